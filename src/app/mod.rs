@@ -1,0 +1,13 @@
+//! Puts the rooms together: settings into tables, tables into workers, and the life of the process.
+//!
+//! Open `run.rs` first: start, reload, drain.
+
+mod build;
+mod control;
+mod handler;
+mod run;
+mod slow;
+mod worker;
+
+pub use build::BuildFault;
+pub use run::{Options, Running, StartFault, Stop, start};

@@ -1,0 +1,406 @@
+//! Start, reload and drain of the process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder as RuntimeBuilder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Token};
+use crate::admit::{Accounts, Budget};
+use crate::app::build::{BuildFault, Builder, certificates, grants, listener_settings};
+use crate::app::slow::{self, Reloader, Slow};
+use crate::app::worker::{self, Order, Start};
+use crate::auth::Keyring;
+use crate::clock;
+use crate::config::{self, Config, Loaded, StorePath};
+use crate::listener::{Acceptor, Load, Loads, ServerTls, WorkerPort, bind};
+use crate::meter::Meter;
+use crate::proxy::{FaultHook, Shared, Worker};
+use crate::store::{self, Fsync, Journal, Totals};
+use crate::telemetry::{AccessLog, Destination, Registry};
+
+/// What to start.
+pub struct Options {
+    pub loaded: Loaded,
+    /// The file to load again on a reload; `None` for a configuration made in memory.
+    pub path: Option<PathBuf>,
+    /// Called with every request; tests fail on purpose with it.
+    pub fault_hook: Option<FaultHook>,
+}
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    #[error("cannot listen on {address}: {cause}{}", hint(.cause))]
+    Listen { address: SocketAddr, cause: io::Error },
+    #[error("{0}")]
+    Build(#[from] BuildFault),
+    #[error("{0}")]
+    Certificate(#[from] crate::listener::CertificateFault),
+    #[error("store.path: {0}")]
+    Journal(#[from] store::OpenError),
+    #[error("store.path: {0}")]
+    Store(#[from] store::StoreError),
+    #[error("log.access: {0}")]
+    AccessLog(io::Error),
+    #[error("the admin token could not be kept: {0}")]
+    Token(io::Error),
+    #[error("a thread could not be started: {0}")]
+    Thread(io::Error),
+}
+
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "; another process listens there: stop it, or change the address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: use a higher one",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// How to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// Finish what is under way, within the configured drain time.
+    Gracefully,
+    /// Cut everything.
+    Now,
+}
+
+/// A running gateway. Dropping it stops it at once.
+pub struct Running {
+    /// Addresses that callers can use, as bound.
+    pub listen: Vec<SocketAddr>,
+    pub listen_tls: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    /// The admin token, if one was made at this start; to be shown once.
+    pub made_token: Option<String>,
+    pub shared: Arc<Shared>,
+    slow: Arc<Slow>,
+    orders: watch::Sender<Order>,
+    workers: Vec<JoinHandle<()>>,
+    slow_threads: Vec<JoinHandle<()>>,
+    journal: Option<Arc<Journal>>,
+    access: Arc<AccessLog>,
+}
+
+/// Starts everything; when this returns, callers are served.
+///
+/// # Errors
+/// What could not be opened, with the place in the configuration and a cure.
+pub fn start(options: Options) -> Result<Running, StartFault> {
+    let config = &options.loaded.config;
+    let workers = worker_count(config);
+    let registry = Registry::new(workers, clock::unix_ms());
+    let journal = open_journal(config, workers)?;
+    let destination = match &config.log.access {
+        config::AccessLog::Stdout => Destination::Stdout,
+        config::AccessLog::Stderr => Destination::Stderr,
+        config::AccessLog::Off => Destination::Off,
+        config::AccessLog::File(path) => Destination::File(path.clone()),
+    };
+    let access = AccessLog::new(destination).map_err(StartFault::AccessLog)?;
+    let mut builder = Builder::new(workers, registry.clone());
+    let snapshot = builder.build(config, 1)?;
+    let shared = Arc::new(Shared {
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        keyring: Keyring::new(),
+        accounts: Accounts::new(),
+        registry,
+        requests: Budget::new(config.server.limits.requests as u64),
+        body_memory: Budget::new(config.server.limits.body_memory_bytes),
+        fault_hook: options.fault_hook.clone(),
+    });
+    shared.keyring.set_file_keys(grants(config));
+    let sockets = Sockets::open(config)?;
+    let (token, made_token) = admin_token(config)?;
+    let (orders, order) = watch::channel(Order::Run);
+    let (generations, generation) = watch::channel(1);
+    let settings = Arc::new(ArcSwap::from_pointee(listener_settings(config)));
+    let loads: Loads = (0..workers).map(|_| Load::default()).collect();
+    let mut ports: Vec<WorkerPort> = Vec::new();
+    let mut threads = Vec::new();
+    for index in 0..workers {
+        let (port, connections) = mpsc::unbounded_channel();
+        ports.push(port);
+        let start = Start {
+            index,
+            connections,
+            orders: order.clone(),
+            generations: generation.clone(),
+            settings: settings.clone(),
+            loads: loads.clone(),
+        };
+        let meter = Meter::new(&journal, index);
+        threads.push(worker_thread(start, workers, shared.clone(), meter, access.worker(index))?);
+    }
+    let (listen, listen_tls, admin_address) = sockets.addresses();
+    let journal = Arc::new(journal);
+    let reloader = Reloader::new(builder, generations, settings, sockets.tls.clone());
+    let Options { loaded, path, .. } = options;
+    let (slow, reload_thread) =
+        Slow::start(loaded, path, shared.clone(), loads.clone(), access.clone(), reloader)
+            .map_err(StartFault::Thread)?;
+    let view = Arc::downgrade(&journal);
+    let stats = move || view.upgrade().map(|journal| journal.stats()).unwrap_or_default();
+    slow.journal.store(Some(Arc::new(Box::new(stats))));
+    let slow_thread = slow_thread(slow.clone(), sockets, ports, loads, token, order)?;
+    slow.ready.store(true, Release);
+    Ok(Running {
+        listen,
+        listen_tls,
+        admin: admin_address,
+        made_token,
+        shared,
+        slow,
+        orders,
+        workers: threads,
+        slow_threads: vec![slow_thread, reload_thread],
+        journal: Some(journal),
+        access,
+    })
+}
+
+fn worker_count(config: &Config) -> usize {
+    match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n,
+    }
+}
+
+fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> {
+    let fsync = match config.store.fsync {
+        config::Fsync::Always => Fsync::Always,
+        config::Fsync::Every(every) => Fsync::Every(every),
+    };
+    let bound = config.store.journal_bytes as usize;
+    let dir = match &config.store.path {
+        StorePath::Memory => None,
+        StorePath::File(path) => Some(PathBuf::from(format!("{}.journal", path.display()))),
+    };
+    let totals = match &dir {
+        None => Totals::in_memory(),
+        Some(dir) => {
+            std::fs::create_dir_all(dir).map_err(|cause| store::OpenError::Io {
+                path: dir.clone(),
+                cause,
+            })?;
+            Totals::open(&dir.join("totals"))?
+        }
+    };
+    let settings = store::Settings::new(dir, workers, bound, fsync);
+    let (journal, report) = Journal::open(&settings, Arc::new(totals))?;
+    if !report.is_empty() {
+        tracing::info!(?report, "the journal of the last run was taken in");
+    }
+    Ok(journal)
+}
+
+/// The admin token: the configured one, else one that is made and kept for the commands on this
+/// host.
+fn admin_token(config: &Config) -> Result<(Token, Option<String>), StartFault> {
+    let made = |text: &str| Token::new(text).ok_or_else(|| {
+        StartFault::Token(io::Error::other("admin.token is empty"))
+    });
+    if let Some(secret) = &config.admin.token {
+        return Ok((made(secret.expose())?, None));
+    }
+    let file = match &config.store.path {
+        StorePath::Memory => None,
+        StorePath::File(path) => admin::token_file(&path.display().to_string()),
+    };
+    let secret = admin::token::make(rand::random());
+    if let Some(file) = file {
+        admin::token::save(&file, &secret).map_err(StartFault::Token)?;
+    }
+    Ok((made(secret.reveal())?, Some(secret.reveal().to_owned())))
+}
+
+/// All listening sockets, opened before anything else can fail late.
+struct Sockets {
+    plain: Vec<std::net::TcpListener>,
+    encrypted: Vec<std::net::TcpListener>,
+    admin: Option<std::net::TcpListener>,
+    tls: Option<Arc<ServerTls>>,
+    max_connections: usize,
+}
+
+impl Sockets {
+    fn open(config: &Config) -> Result<Sockets, StartFault> {
+        let bind_all = |addresses: &[SocketAddr]| -> Result<Vec<_>, StartFault> {
+            addresses
+                .iter()
+                .map(|&address| {
+                    bind(address).map_err(|cause| StartFault::Listen { address, cause })
+                })
+                .collect()
+        };
+        let tls = match &config.server.tls {
+            Some(tls) => Some(ServerTls::new(&certificates(tls))?),
+            None => None,
+        };
+        let encrypted = config.server.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        Ok(Sockets {
+            plain: bind_all(&config.server.listen)?,
+            encrypted: bind_all(encrypted)?,
+            admin: bind_all(config.admin.listen.as_slice())?.pop(),
+            tls,
+            max_connections: config.server.limits.connections,
+        })
+    }
+
+    fn addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>, Option<SocketAddr>) {
+        let of = |sockets: &[std::net::TcpListener]| {
+            sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        };
+        let admin = self.admin.as_ref().and_then(|socket| socket.local_addr().ok());
+        (of(&self.plain), of(&self.encrypted), admin)
+    }
+}
+
+fn worker_thread(
+    start: Start,
+    workers: usize,
+    shared: Arc<Shared>,
+    meter: crate::meter::MeterSeed,
+    lane: crate::telemetry::Lane,
+) -> Result<JoinHandle<()>, StartFault> {
+    let name = format!("worker-{}", start.index);
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let runtime = RuntimeBuilder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+                .expect("a runtime needs only descriptors, and the process has just started");
+            runtime.block_on(async move {
+                let worker = Worker::new(start.index, workers, shared, meter.grow(), lane);
+                worker::run(worker, start).await;
+            });
+        })
+        .map_err(StartFault::Thread)
+}
+
+fn slow_thread(
+    slow: Arc<Slow>,
+    sockets: Sockets,
+    ports: Vec<WorkerPort>,
+    loads: Loads,
+    token: Token,
+    order: watch::Receiver<Order>,
+) -> Result<JoinHandle<()>, StartFault> {
+    std::thread::Builder::new()
+        .name("slow".into())
+        .spawn(move || {
+            let runtime = RuntimeBuilder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+                .expect("a runtime needs only descriptors, and the process has just started");
+            runtime.block_on(async move {
+                let acceptor = |listener, tls| Acceptor {
+                    listener,
+                    tls,
+                    workers: ports.clone(),
+                    loads: loads.clone(),
+                    max_connections: sockets.max_connections,
+                };
+                for listener in sockets.plain {
+                    accept(acceptor(listener, None), order.clone());
+                }
+                for listener in sockets.encrypted {
+                    accept(acceptor(listener, sockets.tls.clone()), order.clone());
+                }
+                // The workers end when the last port is gone.
+                drop(ports);
+                slow::run(slow, sockets.admin, token, order).await;
+            });
+        })
+        .map_err(StartFault::Thread)
+}
+
+fn accept(acceptor: Acceptor, mut order: watch::Receiver<Order>) {
+    tokio::task::spawn_local(async move {
+        let stop = async move {
+            let _ = order.wait_for(|order| *order != Order::Run).await;
+        };
+        if let Err(error) = acceptor.run(stop).await {
+            tracing::error!(%error, "a listening socket failed");
+        }
+    });
+}
+
+impl Running {
+    /// Loads the configuration again, and waits for the outcome.
+    ///
+    /// # Errors
+    /// All faults of the file; the old generation goes on serving.
+    pub fn reload(&self) -> Result<serde_json::Value, Vec<admin::Problem>> {
+        self.slow.reload_now()
+    }
+
+    /// A hand on the gateway for threads that wait for signals.
+    pub fn reloader(&self) -> impl Fn() + Send + Sync + 'static {
+        let slow = self.slow.clone();
+        move || {
+            slow.access.reopen();
+            slow.wish_reload();
+        }
+    }
+
+    /// A hand to stop the gateway with while another thread waits for its end.
+    pub fn stopper(&self) -> impl Fn(Stop) + Send + Sync + 'static {
+        let (orders, drain) = (self.orders.clone(), self.slow.drain_time());
+        move |stop| {
+            orders.send_replace(match stop {
+                Stop::Gracefully => Order::Drain(drain),
+                Stop::Now => Order::Quit,
+            });
+        }
+    }
+
+    /// Begins to stop; `wait` returns when it is done.
+    pub fn stop(&self, stop: Stop) {
+        self.slow.ready.store(false, Release);
+        self.stopper()(stop);
+    }
+
+    /// Waits until every worker has ended, and closes the books.
+    pub fn wait(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        for thread in self.workers.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        // The slow thread serves health and metrics until the last stream has ended.
+        self.slow.stop();
+        for thread in self.slow_threads.drain(..) {
+            let _ = thread.join();
+        }
+        if let Some(journal) = self.journal.take().and_then(Arc::into_inner)
+            && let Err(error) = journal.close()
+        {
+            tracing::error!(%error, "the journal could not be emptied; the next start takes it in");
+        }
+        self.access.flush(Duration::from_secs(5));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.workers.is_empty() {
+            self.stop(Stop::Now);
+            self.join();
+        }
+    }
+}

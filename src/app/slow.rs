@@ -1,0 +1,339 @@
+//! Everything that is not on the path of a request: reloads on a thread of their own, and health,
+//! metrics, the admin API and name look-ups on the slow thread.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{oneshot, watch};
+
+use crate::admin::{self, Problem, Token};
+use crate::app::build::{Builder, certificates, grants, listener_settings};
+use crate::app::control::Controls;
+use crate::app::worker::Order;
+use crate::clock;
+use crate::config::{self, Config, Fault, Fingerprint, How, Loaded};
+use crate::listener::{self, Loads, ServerTls};
+use crate::proxy::{Shared, Snapshot};
+use crate::store::Stats;
+use crate::telemetry::AccessLog;
+
+/// How often names of upstreams are looked up again, off the path.
+const DNS_REFRESH: Duration = Duration::from_secs(30);
+
+/// Asks for a reload, and wants to know how it went.
+type Wish = Option<oneshot::Sender<Outcome>>;
+type Outcome = Result<serde_json::Value, Vec<Problem>>;
+
+/// The state of the slow side, shared with the admin API.
+pub(super) struct Slow {
+    pub shared: Arc<Shared>,
+    pub loads: Loads,
+    pub access: Arc<AccessLog>,
+    pub config: ArcSwap<Config>,
+    pub path: Option<PathBuf>,
+    pub ready: AtomicBool,
+    pub started_unix_ms: u64,
+    pub last_reload: Mutex<LastReload>,
+    pub reloads: AtomicU64,
+    pub reload_failures: AtomicU64,
+    pub journal: ArcSwapOption<JournalView>,
+    wishes: mpsc::Sender<Wish>,
+    stopped: watch::Sender<bool>,
+}
+
+/// Reads the figures of the journal.
+pub(super) type JournalView = Box<dyn Fn() -> Stats + Send + Sync>;
+
+/// How the last reload went.
+#[derive(Clone, Default)]
+pub(super) struct LastReload {
+    pub unix_ms: u64,
+    pub problems: Vec<Problem>,
+    pub needs_restart: Vec<String>,
+}
+
+/// What the reload thread owns.
+pub(super) struct Reloader {
+    pub builder: Builder,
+    pub generations: watch::Sender<u64>,
+    pub listener_settings: Arc<ArcSwap<listener::Settings>>,
+    pub tls: Option<Arc<ServerTls>>,
+    /// Generations that a worker may still read; freed here, where they were made.
+    retired: Vec<Arc<Snapshot>>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        builder: Builder,
+        generations: watch::Sender<u64>,
+        listener_settings: Arc<ArcSwap<listener::Settings>>,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Self {
+        Reloader { builder, generations, listener_settings, tls, retired: Vec::new() }
+    }
+}
+
+impl Slow {
+    /// Starts the reload thread, which also watches the files if there are any.
+    ///
+    /// # Errors
+    /// Of starting the thread.
+    pub(super) fn start(
+        loaded: Loaded,
+        path: Option<PathBuf>,
+        shared: Arc<Shared>,
+        loads: Loads,
+        access: Arc<AccessLog>,
+        reloader: Reloader,
+    ) -> std::io::Result<(Arc<Slow>, JoinHandle<()>)> {
+        let (wishes, wished) = mpsc::channel();
+        let slow = Arc::new(Slow {
+            shared,
+            loads,
+            access,
+            config: ArcSwap::from_pointee(loaded.config),
+            path,
+            ready: AtomicBool::new(false),
+            started_unix_ms: clock::unix_ms(),
+            last_reload: Mutex::default(),
+            reloads: AtomicU64::new(0),
+            reload_failures: AtomicU64::new(0),
+            journal: ArcSwapOption::empty(),
+            wishes,
+            stopped: watch::channel(false).0,
+        });
+        let me = slow.clone();
+        let thread = std::thread::Builder::new()
+            .name("reload".into())
+            .spawn(move || reload_loop(&me, reloader, &wished, loaded.fingerprint))?;
+        Ok((slow, thread))
+    }
+
+    /// Asks for a reload and does not wait.
+    pub(super) fn wish_reload(&self) {
+        let _ = self.wishes.send(None);
+    }
+
+    /// Asks for a reload and waits for it.
+    pub(super) fn reload_now(&self) -> Outcome {
+        self.reload_answer().blocking_recv().unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Asks for a reload; the answer comes by the channel.
+    pub(super) fn reload_answer(&self) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.wishes.send(Some(sender));
+        receiver
+    }
+
+    pub(super) fn drain_time(&self) -> Duration {
+        self.config.load().server.timeouts.drain
+    }
+
+    /// Ends the slow thread and the reload thread.
+    pub(super) fn stop(&self) {
+        self.stopped.send_replace(true);
+        self.wish_reload();
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+}
+
+pub(super) fn ending() -> Vec<Problem> {
+    vec![Problem { message: "the process is ending".into(), ..Problem::default() }]
+}
+
+fn reload_loop(
+    slow: &Arc<Slow>,
+    mut reloader: Reloader,
+    wished: &mpsc::Receiver<Wish>,
+    fingerprint: Fingerprint,
+) {
+    let wishes = slow.wishes.clone();
+    let watch = slow.path.as_ref().and_then(|_| {
+        config::watch(fingerprint, move || {
+            let _ = wishes.send(None);
+        })
+        .map_err(|error| tracing::warn!(%error, "configuration files are not watched; reload by hand"))
+        .ok()
+    });
+    while let Ok(wish) = wished.recv() {
+        if slow.is_stopped() {
+            return;
+        }
+        // Several wishes at once (a watch that fires beside a signal) are one reload each: whoever
+        // waits wants to know of a reload that began after asking.
+        let outcome = reload(slow, &mut reloader, watch.as_ref());
+        if let Some(answer) = wish {
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+fn reload(slow: &Arc<Slow>, reloader: &mut Reloader, watch: Option<&config::Watch>) -> Outcome {
+    slow.reloads.fetch_add(1, Relaxed);
+    let outcome = try_reload(slow, reloader, watch);
+    let mut last = slow.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+    last.unix_ms = clock::unix_ms();
+    match &outcome {
+        Ok(report) => {
+            last.problems.clear();
+            tracing::info!(%report, "configuration reloaded");
+        }
+        Err(problems) => {
+            slow.reload_failures.fetch_add(1, Relaxed);
+            last.problems.clone_from(problems);
+            for problem in problems {
+                tracing::error!(%problem, "the configuration was not reloaded; the old one goes on serving");
+            }
+        }
+    }
+    outcome
+}
+
+fn try_reload(slow: &Slow, reloader: &mut Reloader, watch: Option<&config::Watch>) -> Outcome {
+    let Some(path) = &slow.path else {
+        return Err(problem("this gateway was started without a configuration file"));
+    };
+    let loaded = match config::load(path, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            if let Some(watch) = watch {
+                watch.follow(faults.fingerprint);
+            }
+            return Err(faults.faults.iter().map(problem_of).collect());
+        }
+    };
+    if let Some(watch) = watch {
+        watch.follow(loaded.fingerprint);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "configuration");
+    }
+    apply(slow, reloader, loaded.config)
+}
+
+/// Puts a configuration to work, all of it or nothing.
+fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
+    let old = slow.config.load_full();
+    let changes = config::diff(&old, &config);
+    let generation = slow.shared.snapshot.load().generation + 1;
+    if let (Some(server), Some(tls)) = (&reloader.tls, &config.server.tls) {
+        server.reload(&certificates(tls)).map_err(|e| problem(&e.to_string()))?;
+    }
+    let snapshot =
+        reloader.builder.build(&config, generation).map_err(|e| problem(&e.to_string()))?;
+    let keys = slow.shared.keyring.set_file_keys(grants(&config));
+    let retired = slow.shared.snapshot.swap(Arc::new(snapshot));
+    reloader.retired.push(retired);
+    reloader.retired.retain(|old| Arc::strong_count(old) > 1);
+    reloader.listener_settings.store(Arc::new(listener_settings(&config)));
+    slow.shared.requests.set_limit(config.server.limits.requests as u64);
+    slow.shared.body_memory.set_limit(config.server.limits.body_memory_bytes);
+    let needs_restart = needs_restart(&old, &config);
+    for what in &needs_restart {
+        tracing::warn!(%what, "takes effect only after a restart");
+    }
+    slow.config.store(Arc::new(config));
+    reloader.generations.send_replace(generation);
+    let mut last = slow.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+    last.needs_restart.clone_from(&needs_restart);
+    let list: Vec<serde_json::Value> = changes
+        .iter()
+        .map(|change| {
+            let how = match change.how {
+                How::Added => "added",
+                How::Changed => "changed",
+                How::Removed => "removed",
+            };
+            serde_json::json!({"what": change.what, "how": how})
+        })
+        .collect();
+    Ok(serde_json::json!({
+        "generation": generation,
+        "changes": list,
+        "keys": {"added": keys.added, "changed": keys.replaced, "removed": keys.removed},
+        "needs_restart": needs_restart,
+    }))
+}
+
+/// Settings that are read once, at the start.
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let tls_listen = |config: &Config| config.server.tls.as_ref().map(|tls| tls.listen.clone());
+    [
+        ("server.listen", old.server.listen == new.server.listen),
+        ("server.tls.listen", tls_listen(old) == tls_listen(new)),
+        ("server.workers", old.server.workers == new.server.workers),
+        ("server.limits.connections", old.server.limits.connections == new.server.limits.connections),
+        ("[admin]", old.admin == new.admin),
+        ("[store]", old.store == new.store),
+        ("[log]", old.log == new.log),
+    ]
+    .into_iter()
+    .filter(|(_, same)| !same)
+    .map(|(what, _)| what.to_owned())
+    .collect()
+}
+
+fn problem(message: &str) -> Vec<Problem> {
+    vec![Problem { message: message.to_owned(), ..Problem::default() }]
+}
+
+fn problem_of(fault: &Fault) -> Problem {
+    let known = |at: usize| Some(at).filter(|&at| at > 0);
+    let cure = if fault.cure.is_empty() { String::new() } else { format!("; {}", fault.cure) };
+    Problem {
+        field: None,
+        message: format!("{}{cure}", fault.message),
+        line: known(fault.line),
+        column: known(fault.column),
+    }
+}
+
+/// Runs on the slow thread until `Slow::stop`.
+pub(super) async fn run(
+    slow: Arc<Slow>,
+    admin: Option<std::net::TcpListener>,
+    token: Token,
+    order: watch::Receiver<Order>,
+) {
+    tokio::task::spawn_local(refresh_names(slow.clone()));
+    let mut stopped = slow.stopped.subscribe();
+    let ended = async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let listener = admin.map(tokio::net::TcpListener::from_std);
+    match listener {
+        Some(Ok(listener)) => {
+            let controls = Arc::new(Controls(slow.clone()));
+            admin::serve(listener, controls, token, ended).await;
+        }
+        Some(Err(error)) => {
+            tracing::error!(%error, "the admin listener cannot be used");
+            ended.await;
+        }
+        None => ended.await,
+    }
+    drop(order);
+}
+
+/// Looks up the names of upstreams again, so that no request has to wait for it.
+async fn refresh_names(slow: Arc<Slow>) {
+    loop {
+        tokio::time::sleep(DNS_REFRESH).await;
+        let snapshot = slow.shared.snapshot.load_full();
+        for provider in &snapshot.providers {
+            if provider.origin.is_named()
+                && let Err(error) = provider.origin.refresh().await
+            {
+                tracing::warn!(provider = %provider.name, %error, "name look-up failed; the known addresses stay in use");
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A worker's own copy of the grants it uses.
+//!
+//! Cloning an `Arc` that all workers share would make them fight over one counter with every request.
+//! Here a hit touches memory of this worker only, apart from reading the entry's `stale` mark, which is
+//! written once in its life.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::grant::Grant;
+use super::keyring::{DigestHasher, Entry, Keyring, presented_digest};
+use super::secret::Digest;
+
+/// How many grants a worker keeps; the oldest goes first.
+pub const CAPACITY: usize = 4096;
+
+/// A grant in the hands of one worker. Cloning the `Rc` around it costs no atomic operation.
+#[derive(Debug)]
+pub struct Held {
+    entry: Arc<Entry>,
+}
+
+impl Held {
+    /// What the key may do.
+    pub fn grant(&self) -> &Grant {
+        &self.entry.grant
+    }
+
+    /// Whether the key was edited or removed since: what `block --now` asks of running streams.
+    pub fn is_stale(&self) -> bool {
+        self.entry.is_stale()
+    }
+}
+
+/// The grants that one worker has used lately. Only known keys are kept, so a flood of wrong ones pushes
+/// nothing out.
+#[derive(Default)]
+pub struct GrantCache {
+    held: HashMap<Digest, Rc<Held>, BuildHasherDefault<DigestHasher>>,
+    /// In order of arrival. A digest may stand here twice after its key was edited; it then merely leaves
+    /// early.
+    order: VecDeque<Digest>,
+}
+
+impl GrantCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The grant of the presented key. What the ring held when the call began is what counts: a key that
+    /// was removed before is not found.
+    pub fn get(&mut self, keyring: &Keyring, presented: &[u8]) -> Option<Rc<Held>> {
+        let digest = presented_digest(presented)?;
+        if let Some(held) = self.held.get(&digest) {
+            if !held.is_stale() {
+                return Some(Rc::clone(held));
+            }
+            self.held.remove(&digest);
+        }
+        let held = Rc::new(Held { entry: keyring.find(&digest)? });
+        if self.order.len() >= CAPACITY
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.held.remove(&oldest);
+        }
+        self.order.push_back(digest);
+        self.held.insert(digest, Rc::clone(&held));
+        Some(held)
+    }
+
+    /// How many grants are kept.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::digest;
+
+    fn key(secret: &str, name: &str) -> (Digest, Grant) {
+        (digest(secret.as_bytes()), Grant::open(name.into(), "acme".into(), "web".into()))
+    }
+
+    #[test]
+    fn hits_leave_the_shared_counter_alone() {
+        let ring = Keyring::new();
+        ring.set_file_keys(vec![key("a", "one")]);
+        let mut cache = GrantCache::new();
+        let first = cache.get(&ring, b"a").expect("known");
+        let shared = Arc::strong_count(&first.entry);
+        let again = cache.get(&ring, b"a").expect("known");
+        assert!(Rc::ptr_eq(&first, &again));
+        assert_eq!(Arc::strong_count(&first.entry), shared);
+        assert_eq!(again.grant().key_id.as_str(), "one");
+    }
+
+    #[test]
+    fn an_edit_or_a_removal_shows_with_the_next_request() {
+        let ring = Keyring::new();
+        let mut cache = GrantCache::new();
+        ring.set_file_keys(vec![key("a", "one"), key("b", "two")]);
+        let running = cache.get(&ring, b"a").expect("known");
+        assert!(cache.get(&ring, b"b").is_some());
+
+        ring.set_file_keys(vec![key("a", "edited")]);
+        assert_eq!(cache.get(&ring, b"a").expect("known").grant().key_id.as_str(), "edited");
+        assert!(cache.get(&ring, b"b").is_none());
+        assert_eq!(cache.len(), 1);
+        assert_eq!(running.grant().key_id.as_str(), "one", "a running request keeps its grant");
+        assert!(running.is_stale());
+
+        ring.set_file_keys(vec![key("b", "back")]);
+        assert!(cache.get(&ring, b"a").is_none());
+        assert_eq!(cache.get(&ring, b"b").expect("known").grant().key_id.as_str(), "back");
+    }
+
+    #[test]
+    fn wrong_keys_are_not_kept_and_known_ones_are_bounded() {
+        let ring = Keyring::new();
+        let keys = (0..CAPACITY + 10).map(|n| key(&format!("k{n}"), &format!("key {n}")));
+        ring.set_file_keys(keys.collect());
+        let mut cache = GrantCache::new();
+        assert!(cache.get(&ring, b"wrong").is_none() && cache.is_empty());
+        for round in 0..2 {
+            for n in 0..CAPACITY + 10 {
+                let held = cache.get(&ring, format!("k{n}").as_bytes()).expect("known");
+                assert_eq!(held.grant().key_id.as_str(), format!("key {n}"), "round {round}");
+            }
+        }
+        assert_eq!(cache.len(), CAPACITY);
+    }
+
+    #[test]
+    fn many_edits_of_one_key_keep_the_cache_bounded() {
+        let ring = Keyring::new();
+        let mut cache = GrantCache::new();
+        for n in 0..CAPACITY + 10 {
+            ring.put(digest(b"a"), key("a", &format!("edit {n}")).1);
+            let held = cache.get(&ring, b"a").expect("known");
+            assert_eq!(held.grant().key_id.as_str(), format!("edit {n}"));
+        }
+        assert!(cache.order.len() <= CAPACITY && cache.len() == 1);
+    }
+}

@@ -1,0 +1,23 @@
+//! `foretoken config reference|init`.
+
+use clap::Subcommand;
+
+use super::{Failure, print};
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the reference of all settings
+    Reference,
+    /// Print a commented configuration to start from
+    #[command(after_help = "Example:
+  foretoken config init > foretoken.toml")]
+    Init,
+}
+
+pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
+    print(&match command {
+        ConfigCommand::Reference => crate::config::reference(),
+        ConfigCommand::Init => crate::config::init(),
+    });
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The command line: one file per subcommand. Exit codes: 0 done, 1 failed, 2 bad usage or
+//! configuration, 3 cannot reach the admin API.
+
+mod check;
+mod config;
+mod demo;
+mod remote;
+mod serve;
+mod sim;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+/// Exit codes.
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const BAD_USAGE: u8 = 2;
+pub(crate) const UNREACHABLE: u8 = 3;
+
+/// Where a configuration is looked for when none is named.
+const PLACES: [&str; 2] = ["foretoken.toml", "/etc/foretoken/foretoken.toml"];
+
+#[derive(Parser)]
+#[command(
+    name = "foretoken",
+    version,
+    about = "A latency-optimised edge router for LLM traffic, OpenAI-compatible by base_url alone",
+    after_help = "Examples:
+  foretoken demo                              try it: gateway, simulated provider, ready key
+  foretoken config init > foretoken.toml      a commented configuration to start from
+  foretoken check                             read the configuration and say what is wrong
+  foretoken serve                             serve it
+  foretoken status                            how the running gateway is doing
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 cannot reach the admin API."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the configuration
+    #[command(after_help = "Examples:
+  foretoken serve
+  foretoken serve --config edge.toml
+
+SIGTERM or Ctrl-C drains: readiness goes false, streams finish within server.timeouts.drain; a
+second signal stops at once. SIGHUP reloads the configuration and reopens the access log. Edits of
+the file are noticed by themselves.")]
+    Serve(ConfigArgs),
+    /// Try it: a gateway with two simulated providers and a ready key on 127.0.0.1:8080
+    Demo(demo::DemoArgs),
+    /// Read the configuration and report every fault with its place and cure
+    #[command(after_help = "Examples:
+  foretoken check
+  foretoken check --config edge.toml --json")]
+    Check(check::CheckArgs),
+    /// Tell the running gateway to load its configuration again
+    Reload(remote::RemoteArgs),
+    /// Show how the running gateway is doing
+    Status(remote::RemoteArgs),
+    /// Show the routes of the running gateway: targets, load, times, health
+    Routes(remote::RemoteArgs),
+    /// Run the simulated provider alone
+    Sim(sim::SimArgs),
+    /// Print the reference of all settings, or a commented file to start from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print shell completions
+    #[command(after_help = "Example:
+  foretoken completions bash > /etc/bash_completion.d/foretoken")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which configuration.
+#[derive(Args, Clone)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file [default: foretoken.toml here, else /etc/foretoken/foretoken.toml]
+    #[arg(long, short, value_name = "PATH", env = "FORETOKEN_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// The file that is meant.
+    pub(crate) fn path(&self) -> Result<PathBuf, String> {
+        if let Some(path) = &self.config {
+            return Ok(path.clone());
+        }
+        PLACES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+            format!(
+                "no configuration: neither {} nor {} exists; name one with --config PATH, or make one with `foretoken config init > foretoken.toml`",
+                PLACES[0], PLACES[1]
+            )
+        })
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Reload(args) => remote::reload(&args),
+        Command::Status(args) => remote::status(&args),
+        Command::Routes(args) => remote::routes(&args),
+        Command::Sim(args) => sim::run(args),
+        Command::Config(command) => config::run(&command),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "foretoken", &mut out);
+            print(&String::from_utf8_lossy(&out));
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            if !message.is_empty() {
+                eprintln!("foretoken: {message}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why a command did not succeed.
+pub(crate) struct Failure {
+    pub code: u8,
+    /// Empty if everything has been said already.
+    pub message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Failure { code, message: message.into() }
+    }
+}
+
+/// Prints to stdout; a closed pipe (`foretoken … | head`) is no failure.
+pub(crate) fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Loads the configuration, printing its warnings.
+pub(crate) fn load(args: &ConfigArgs) -> Result<(PathBuf, crate::config::Loaded), Failure> {
+    let path = args.path().map_err(|message| Failure::new(BAD_USAGE, message))?;
+    let loaded = crate::config::load(&path, &|name| std::env::var(name).ok());
+    match loaded {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            Ok((path, loaded))
+        }
+        Err(faults) => {
+            eprintln!("{faults}");
+            let n = faults.faults.len();
+            let s = if n == 1 { "" } else { "s" };
+            Err(Failure::new(BAD_USAGE, format!("{n} fault{s} in {}", path.display())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

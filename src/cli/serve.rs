@@ -1,0 +1,85 @@
+//! `foretoken serve`.
+
+use std::path::Path;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{BAD_USAGE, ConfigArgs, FAILED, Failure};
+use crate::app::{Options, Running, Stop, start};
+use crate::telemetry;
+
+pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    let (path, loaded) = super::load(args)?;
+    telemetry::log::init(loaded.config.log.level.name())
+        .map_err(|message| Failure::new(FAILED, message))?;
+    raise_descriptor_limit();
+    let options = Options { loaded, path: Some(path.clone()), fault_hook: None };
+    let running =
+        start(options).map_err(|fault| Failure::new(BAD_USAGE, fault.to_string()))?;
+    announce(&running, &path);
+    wait_for_signals(running).map_err(|error| Failure::new(FAILED, error.to_string()))
+}
+
+fn announce(running: &Running, path: &Path) {
+    for address in &running.listen {
+        eprintln!("foretoken {} serving on http://{address}/v1", env!("CARGO_PKG_VERSION"));
+    }
+    for address in &running.listen_tls {
+        eprintln!("foretoken {} serving on https://{address}/v1", env!("CARGO_PKG_VERSION"));
+    }
+    if let Some(admin) = running.admin {
+        eprintln!("admin API, /metrics and /health on http://{admin}");
+    }
+    if let Some(token) = &running.made_token {
+        eprintln!("admin token for this run (set admin.token to choose your own): {token}");
+    }
+    eprintln!("configuration: {} (edits are noticed)", path.display());
+}
+
+/// Serves until told to stop.
+pub(crate) fn wait_for_signals(running: Running) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let reload = running.reloader();
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => reload(),
+                () = either(&mut term, &mut int) => break,
+            }
+        }
+        eprintln!("draining; a second signal stops at once");
+        running.stop(Stop::Gracefully);
+        let stopper = running.stopper();
+        let waiting = tokio::task::spawn_blocking(move || running.wait());
+        tokio::select! {
+            _ = waiting => {}
+            () = either(&mut term, &mut int) => {
+                stopper(Stop::Now);
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn either(a: &mut Signal, b: &mut Signal) {
+    tokio::select! {
+        _ = a.recv() => {}
+        _ = b.recv() => {}
+    }
+}
+
+/// Connections need descriptors: take as many as the system allows.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live value of the right type.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max
+        {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}

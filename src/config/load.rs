@@ -1,0 +1,204 @@
+//! The way of a file: read, parse, build, check; and every file it names is read once, on the way.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use toml::de::DeTable;
+
+use super::fault::{Fault, Faults, Sink, Wrong, quote};
+use super::keys::ROOT;
+use super::read::Reader;
+use super::settings::{Config, PemFile};
+use super::{build, check};
+
+/// Far above any configuration that somebody writes, and little enough to hold.
+const LARGEST_CONFIG_BYTES: u64 = 8 << 20;
+/// For a secret, a chain of certificates, a bundle of roots.
+const LARGEST_FILE_BYTES: u64 = 4 << 20;
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// The configuration file, if there is one, and every file it names.
+    pub files: Vec<PathBuf>,
+    /// What these files held: hand it to the watch, and no change in between is lost.
+    pub fingerprint: Fingerprint,
+    /// What may be a mistake.
+    pub warnings: Vec<Fault>,
+}
+
+/// Files and digests of what they hold; none for a file that cannot be read.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Fingerprint(BTreeMap<PathBuf, Option<[u8; 32]>>);
+
+impl Fingerprint {
+    /// The files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// The same files as they are now. Reads all of them: not for a busy thread.
+    pub fn now(&self) -> Fingerprint {
+        let digest = |path: &PathBuf| {
+            let bytes = read_bounded(path, LARGEST_CONFIG_BYTES).ok();
+            (path.clone(), bytes.map(|bytes| Sha256::digest(&bytes).into()))
+        };
+        Fingerprint(self.0.keys().map(digest).collect())
+    }
+
+    fn note(&mut self, path: &Path, bytes: Option<&[u8]>) {
+        self.0.insert(path.to_owned(), bytes.map(|bytes| Sha256::digest(bytes).into()));
+    }
+}
+
+/// Loads a configuration file. `env` looks up environment variables.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Faults> {
+    let name = path.display().to_string();
+    let mut fingerprint = Fingerprint::default();
+    let bytes = read_bounded(path, LARGEST_CONFIG_BYTES);
+    fingerprint.note(path, bytes.as_ref().ok().map(Vec::as_slice));
+    let text = bytes
+        .map_err(|error| (format!("cannot be read: {error}"), cure_of(&error)))
+        .and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| {
+                let at = error.utf8_error().valid_up_to();
+                (format!("is not UTF-8 from byte {at} on"), "save it as UTF-8")
+            })
+        });
+    match text {
+        Ok(text) => {
+            let base_dir = path.parent().unwrap_or(Path::new(""));
+            parse_with(&text, &name, base_dir, env, fingerprint)
+        }
+        Err((message, cure)) => {
+            let cure = cure.to_owned();
+            let fault = Fault { file: name, line: 0, column: 0, message, cure };
+            Err(Faults { faults: vec![fault], fingerprint })
+        }
+    }
+}
+
+/// Reads a configuration from memory. `name` stands for the file in messages; paths in it are
+/// relative to `base_dir`.
+pub fn parse(
+    text: &str,
+    name: &str,
+    base_dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Faults> {
+    parse_with(text, name, base_dir, env, Fingerprint::default())
+}
+
+fn parse_with(
+    text: &str,
+    name: &str,
+    base_dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    fingerprint: Fingerprint,
+) -> Result<Loaded, Faults> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let files = Files { base_dir, fingerprint, pems: BTreeMap::new() };
+    let partial = !errors.is_empty();
+    let mut reader = Reader { sink: Sink::new(name, text), files, env, partial };
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        reader.sink.syntax(&span, error.message());
+    }
+    let root = reader.table(&ROOT, &(0..0), table.get_ref());
+    let Reader { mut sink, files: Files { fingerprint, .. }, .. } = reader;
+    // What two tables say of each other is only known if all of the text could be read.
+    let config = (!partial).then(|| {
+        check::names(&root, &mut sink);
+        build::config(&root, &mut sink)
+    });
+    match config.filter(|_| sink.is_clean()) {
+        Some(config) => {
+            let (_, warnings) = sink.finish();
+            let files = fingerprint.files().map(Path::to_owned).collect();
+            Ok(Loaded { config, files, fingerprint, warnings })
+        }
+        None => Err(Faults { faults: sink.finish().0, fingerprint }),
+    }
+}
+
+/// The files that a configuration names.
+pub(super) struct Files<'f> {
+    base_dir: &'f Path,
+    fingerprint: Fingerprint,
+    /// Read once, so that two users of a file see the same.
+    pems: BTreeMap<PathBuf, PemFile>,
+}
+
+impl Files<'_> {
+    /// The bytes of a file, which is relative to the configuration's directory.
+    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, Wrong> {
+        if path.as_os_str().is_empty() {
+            return Err(Wrong::new("names no file", "write \"file:PATH\""));
+        }
+        let full = self.base_dir.join(path);
+        let bytes = read_bounded(&full, LARGEST_FILE_BYTES);
+        self.fingerprint.note(&full, bytes.as_ref().ok().map(Vec::as_slice));
+        bytes.map_err(|error| {
+            let path = quote(&full.to_string_lossy());
+            Wrong::new(
+                format!("names the file {path}, which cannot be read: {error}"),
+                cure_of(&error),
+            )
+        })
+    }
+
+    /// A PEM file with at least one block whose label ends in `label`.
+    pub(super) fn pem(&mut self, path: &Path, label: &str) -> Result<PemFile, Wrong> {
+        let full = self.base_dir.join(path);
+        let file = match self.pems.get(&full) {
+            Some(file) => file.clone(),
+            None => PemFile { bytes: self.read(path)?.into(), path: full.clone() },
+        };
+        let end = format!("{label}-----");
+        let begins = |line: &[u8]| {
+            let line = line.trim_ascii();
+            line.starts_with(b"-----BEGIN ") && line.ends_with(end.as_bytes())
+        };
+        if !file.bytes.split(|b| *b == b'\n').any(begins) {
+            let path = quote(&full.to_string_lossy());
+            return Err(Wrong::new(
+                format!("names the file {path}, which holds no {label} in PEM"),
+                format!("it must have a line -----BEGIN {label}-----"),
+            ));
+        }
+        self.pems.insert(full, file.clone());
+        Ok(PemFile { path: file.path, bytes: Arc::clone(&file.bytes) })
+    }
+}
+
+/// What to do about a file that cannot be read.
+fn cure_of(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "create it, or name another",
+        io::ErrorKind::PermissionDenied => "let the user that foretoken runs as read it",
+        io::ErrorKind::FileTooLarge => "name a smaller file",
+        _ => "name a file that can be read",
+    }
+}
+
+fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    // A pipe or a device could block for ever or never end.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {most} bytes"),
+        ));
+    }
+    Ok(bytes)
+}

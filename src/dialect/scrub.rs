@@ -1,0 +1,81 @@
+//! Masks secrets in a text of an upstream before a caller or a log sees it.
+
+use std::borrow::Cow;
+
+const MASK: &str = "***";
+
+/// What keys of well-known providers begin with.
+const PREFIXES: &[&str] = &["sk-", "gsk_", "xai-", "AIza", "ek_"];
+/// Characters, the prefix counted, that make a key and not a word.
+const KEY_CHARS_MIN: usize = 10;
+
+/// `text` with each of `secrets` masked, and whatever looks like a key (`sk-…`) or follows
+/// `Bearer`. Borrowed if there is nothing to mask.
+pub fn scrub<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
+    let mut clean = Cow::Borrowed(text);
+    for secret in secrets {
+        if !secret.is_empty() && clean.contains(secret) {
+            clean = Cow::Owned(clean.replace(secret, MASK));
+        }
+    }
+    let mut out = String::new();
+    let mut kept_to = 0;
+    let mut at = 0;
+    while at < clean.len() {
+        match secret_at(&clean, at) {
+            Some((start, end)) => {
+                out.push_str(&clean[kept_to..start]);
+                out.push_str(MASK);
+                kept_to = end;
+                at = end;
+            }
+            None => at += clean[at..].chars().next().map_or(1, char::len_utf8),
+        }
+    }
+    if kept_to == 0 {
+        return clean;
+    }
+    out.push_str(&clean[kept_to..]);
+    Cow::Owned(out)
+}
+
+/// The range to mask if a secret begins at `at`, which is a character boundary.
+fn secret_at(text: &str, at: usize) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    if at > 0 && bytes[at - 1].is_ascii_alphanumeric() {
+        return None;
+    }
+    let rest = &bytes[at..];
+    let start = if rest.len() > 7 && rest[..7].eq_ignore_ascii_case(b"bearer ") {
+        at + 7
+    } else if PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes())) {
+        at
+    } else {
+        return None;
+    };
+    let key = |b: &u8| b.is_ascii_alphanumeric() || b"-_.*~+/=".contains(b);
+    let length = bytes[start..].iter().take_while(|b| key(b)).count();
+    (length >= KEY_CHARS_MIN).then_some((start, start + length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_words_are_not() {
+        for (text, want) in [
+            ("Incorrect API key provided: sk-proj-abc***xyz.", "Incorrect API key provided: ***"),
+            ("bad header 'Bearer abcdefgh1234' sent", "bad header 'Bearer ***' sent"),
+            ("see secret-7 and secret-7", "see *** and ***"),
+            ("a risk-assessment-of-things", "a risk-assessment-of-things"),
+            ("sk-short é", "sk-short é"),
+            ("é sk-0123456789 é", "é *** é"),
+            ("bearer", "bearer"),
+            ("", ""),
+        ] {
+            assert_eq!(scrub(text, &["secret-7", ""]), want, "{text}");
+        }
+        assert!(matches!(scrub("plain", &["x1"]), Cow::Borrowed(_)));
+    }
+}

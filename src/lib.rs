@@ -1,0 +1,26 @@
+//! foretoken: an edge router for LLM traffic.
+pub mod admin;
+#[path = "stub_admit.rs"]
+pub mod admit;
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod dialect;
+pub mod error;
+pub mod exchange;
+pub mod framing;
+pub mod health;
+pub mod ident;
+pub mod listener;
+#[path = "stub_meter.rs"]
+pub mod meter;
+pub mod net;
+pub mod proxy;
+pub mod route;
+pub mod sim;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
+pub mod wire;

@@ -1,0 +1,628 @@
+//! HTTP/1.1 from callers: one task per connection, no task, channel or buffer per request.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context as Cx, Poll, ready};
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::{Error, Kind};
+use crate::exchange::{AnswerBody, Downstream, Gone};
+use crate::listener::connection::{Context, StreamGuard, linger};
+use crate::listener::{Drain, Handler};
+use crate::net::{Io, LazyTimer, with_scratch};
+use crate::wire::{
+    BodyFraming, Chunked, Headers, Method, ParsedRequest, RequestHead, parse_request,
+    put_chunk_size,
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes taken in while an answer is under way: pipelined requests, stray line ends.
+const PIPELINE_BYTES: usize = 64 * 1024;
+/// A body that nobody wants is read up to here to keep the connection.
+const DISCARD_BYTES: u64 = 64 * 1024;
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+/// Buffers above this are given back between requests.
+const KEEP_BYTES: usize = 16 * 1024;
+
+/// How the HTTP/1.1 part of a connection ended.
+pub(super) enum End {
+    Closed,
+    /// It speaks HTTP/2; these bytes have been read.
+    Preface(Io, Vec<u8>),
+}
+
+/// Serves requests until the connection ends.
+pub(super) async fn serve<H: Handler>(io: Io, context: &Context<H>) -> End {
+    let mut timer = LazyTimer::default();
+    let mut head = RequestHead::default();
+    let mut down = H1Down::new(io, context.peer, context.drain.clone());
+    let mut first = true;
+    loop {
+        let outcome = next_head(&mut down, &mut head, &mut timer, context, first).await;
+        let streams = StreamGuard::new(&context.loads, context.worker);
+        match outcome {
+            Next::Request(parsed) => {
+                first = false;
+                down.begin(&head, &parsed);
+                context.handler.serve(&head, &mut down, &mut timer).await;
+            }
+            Next::Bad(error) => {
+                down.keep_alive = false;
+                down.body = Body::Unread;
+                context.handler.refuse(error, &mut down).await;
+            }
+            Next::Preface => return End::Preface(down.io, down.rbuf),
+            Next::Closed => return End::Closed,
+        }
+        drop(streams);
+        if !after_answer(&mut down, &mut timer, context).await {
+            finish_connection(down).await;
+            return End::Closed;
+        }
+        head.headers.shrink(KEEP_BYTES);
+    }
+}
+
+enum Next {
+    Request(ParsedRequest),
+    Bad(Error),
+    Preface,
+    Closed,
+}
+
+/// Waits for the next head: long for its first byte, not so long for the rest.
+async fn next_head<H: Handler>(
+    down: &mut H1Down,
+    head: &mut RequestHead,
+    timer: &mut LazyTimer,
+    context: &Context<H>,
+    first: bool,
+) -> Next {
+    let settings = &context.settings;
+    let now = clock::instant();
+    let mut in_head = first || !down.rbuf.is_empty();
+    timer.set(Some(now + if in_head { settings.header } else { settings.idle }));
+    let mut draining = pin!(context.drain.started());
+    poll_fn(|cx| {
+        loop {
+            match parse_buffered(down, head, settings, first) {
+                Parsed::Done(next) => return Poll::Ready(next),
+                Parsed::More => {}
+            }
+            match down.poll_fill(cx, PIPELINE_BYTES.max(settings.head.bytes)) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Next::Closed),
+                Poll::Ready(Ok(_)) if !in_head => {
+                    in_head = true;
+                    timer.set(Some(clock::instant() + settings.header));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    if timer.poll(cx).is_ready() {
+                        return Poll::Ready(timed_out(down));
+                    }
+                    let idle = down.rbuf.is_empty();
+                    if idle && Future::poll(draining.as_mut(), cx).is_ready() {
+                        return Poll::Ready(Next::Closed);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn timed_out(down: &H1Down) -> Next {
+    if down.rbuf.is_empty() {
+        return Next::Closed;
+    }
+    Next::Bad(Error::downstream(
+        Kind::BodyTimeout,
+        "the request head did not arrive in time; send it without pauses",
+    ))
+}
+
+enum Parsed {
+    Done(Next),
+    More,
+}
+
+fn parse_buffered(
+    down: &mut H1Down,
+    head: &mut RequestHead,
+    settings: &crate::listener::Settings,
+    first: bool,
+) -> Parsed {
+    // A line end too many after the last body is forgiven (RFC 9112, section 2.2).
+    let stray = down.rbuf.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
+    if stray > 0 {
+        if stray > 8 {
+            let error = Error::downstream(Kind::BadFraming, "there is no request between line ends");
+            return Parsed::Done(Next::Bad(error));
+        }
+        down.rbuf.drain(..stray);
+    }
+    if down.rbuf.is_empty() {
+        return Parsed::More;
+    }
+    if first {
+        let seen = down.rbuf.len().min(PREFACE.len());
+        if down.rbuf[..seen] == PREFACE[..seen] {
+            return if seen == PREFACE.len() { Parsed::Done(Next::Preface) } else { Parsed::More };
+        }
+    }
+    match parse_request(&down.rbuf, &settings.head, head) {
+        Ok(Some(parsed)) => {
+            down.rbuf.drain(..parsed.len);
+            Parsed::Done(Next::Request(parsed))
+        }
+        Ok(None) => Parsed::More,
+        Err(error) => Parsed::Done(Next::Bad(error)),
+    }
+}
+
+/// Sees the answer off; whether the connection can carry another request.
+async fn after_answer<H: Handler>(
+    down: &mut H1Down,
+    timer: &mut LazyTimer,
+    context: &Context<H>,
+) -> bool {
+    let whole = down.started && down.ended && !down.aborted && !down.gone;
+    if !whole {
+        return false;
+    }
+    timer.set(Some(clock::instant() + context.settings.write));
+    let drained = poll_fn(|cx| match down.poll_drained(cx) {
+        Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
+        Poll::Pending if timer.poll(cx).is_ready() => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    if !drained || !down.keep_alive {
+        return false;
+    }
+    if !down.discard_body(timer).await {
+        return false;
+    }
+    down.reset_for_next();
+    true
+}
+
+async fn finish_connection(down: H1Down) {
+    let unread = !matches!(down.body, Body::Done);
+    if down.aborted || !down.ended || down.gone {
+        // Whoever reads to the end of the connection must not take this for the end of the answer.
+        if down.started {
+            down.io.reset_on_close();
+        }
+    } else if unread || down.io.is_tls() {
+        linger(down.io, LINGER_BYTES, LINGER).await;
+    }
+}
+
+/// What is known of the request body.
+enum Body {
+    Length(u64),
+    Chunked(Chunked),
+    Done,
+    /// Of unknown extent: the request could not be read.
+    Unread,
+}
+
+/// How the end of the answer is marked.
+enum Framing {
+    Length(u64),
+    Chunked,
+    Close,
+}
+
+/// The caller's side of the request under way.
+pub(super) struct H1Down {
+    io: Io,
+    peer: SocketAddr,
+    drain: Rc<Drain>,
+    /// Read but not used yet.
+    rbuf: Vec<u8>,
+    body: Body,
+    announced: Option<u64>,
+    wants_continue: bool,
+    /// To be written.
+    pending: Vec<u8>,
+    written: usize,
+    framing: Framing,
+    http10: bool,
+    head_only: bool,
+    keep_alive: bool,
+    started: bool,
+    ended: bool,
+    aborted: bool,
+    gone: bool,
+    flushing: bool,
+}
+
+impl H1Down {
+    fn new(io: Io, peer: SocketAddr, drain: Rc<Drain>) -> Self {
+        H1Down {
+            io,
+            peer,
+            drain,
+            rbuf: Vec::new(),
+            body: Body::Done,
+            announced: None,
+            wants_continue: false,
+            pending: Vec::new(),
+            written: 0,
+            framing: Framing::Length(0),
+            http10: false,
+            head_only: false,
+            keep_alive: false,
+            started: false,
+            ended: false,
+            aborted: false,
+            gone: false,
+            flushing: false,
+        }
+    }
+
+    fn begin(&mut self, head: &RequestHead, parsed: &ParsedRequest) {
+        self.announced = None;
+        self.body = match parsed.body {
+            BodyFraming::Length(0) | BodyFraming::Close => {
+                self.announced = Some(0);
+                Body::Done
+            }
+            BodyFraming::Length(length) => {
+                self.announced = Some(length);
+                Body::Length(length)
+            }
+            BodyFraming::Chunked => Body::Chunked(Chunked::default()),
+        };
+        self.wants_continue = parsed.expects_continue;
+        self.keep_alive = parsed.keep_alive;
+        self.http10 = head.version == crate::wire::Version::Http10;
+        self.head_only = head.method == Method::Head;
+    }
+
+    fn reset_for_next(&mut self) {
+        self.started = false;
+        self.ended = false;
+        if self.pending.capacity() > KEEP_BYTES {
+            self.pending = Vec::new();
+        }
+        if self.rbuf.is_empty() && self.rbuf.capacity() > KEEP_BYTES {
+            self.rbuf = Vec::new();
+        }
+    }
+
+    /// Reads once into `rbuf`.
+    fn poll_fill(&mut self, cx: &mut Cx<'_>, max: usize) -> Poll<io::Result<usize>> {
+        if self.rbuf.len() >= max {
+            return Poll::Ready(Err(io::Error::other("too many bytes in advance")));
+        }
+        let (io, rbuf) = (&mut self.io, &mut self.rbuf);
+        with_scratch(|scratch| {
+            let read = ready!(io.poll_read(cx, scratch))?;
+            rbuf.extend_from_slice(&scratch[..read]);
+            Poll::Ready(Ok(read))
+        })
+    }
+
+    fn write_some(&mut self, cx: &mut Cx<'_>, data: &[&[u8]]) -> io::Result<()> {
+        let mut done = 0;
+        let total: usize = data.iter().map(|d| d.len()).sum();
+        loop {
+            let mut slices = [IoSlice::new(&[]); 4];
+            let mut skip = self.written + done;
+            let mut count = 0;
+            let parts = std::iter::once(self.pending.as_slice()).chain(data.iter().copied());
+            for part in parts {
+                if skip >= part.len() {
+                    skip -= part.len();
+                } else {
+                    slices[count] = IoSlice::new(&part[skip..]);
+                    skip = 0;
+                    count += 1;
+                }
+            }
+            if count == 0 {
+                break;
+            }
+            match self.io.poll_write(cx, &slices[..count]) {
+                Poll::Ready(Ok(wrote)) => done += wrote,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        self.keep_rest(data, self.written + done, total);
+        Ok(())
+    }
+
+    /// Keeps what the kernel did not take of `pending` followed by `data`.
+    fn keep_rest(&mut self, data: &[&[u8]], written: usize, total: usize) {
+        let before = self.pending.len();
+        if written < before + total {
+            let mut skip = written.saturating_sub(before);
+            for part in data {
+                let from = skip.min(part.len());
+                self.pending.extend_from_slice(&part[from..]);
+                skip -= from;
+            }
+            self.written = written.min(self.pending.len());
+            if written > before {
+                // All of the old bytes are gone; only new ones are kept.
+                self.pending.drain(..before);
+                self.written = 0;
+            }
+        } else {
+            self.pending.clear();
+            self.written = 0;
+            self.flushing = self.io.is_tls();
+        }
+    }
+
+    /// Reads on to the end of a body that nobody wanted, within bounds.
+    async fn discard_body(&mut self, timer: &mut LazyTimer) -> bool {
+        if matches!(self.body, Body::Done) {
+            return true;
+        }
+        timer.set(Some(clock::instant() + LINGER));
+        let mut left = DISCARD_BYTES as usize;
+        let mut waste = Vec::new();
+        poll_fn(|cx| {
+            loop {
+                waste.clear();
+                match self.poll_body(cx, &mut waste, left) {
+                    Poll::Ready(Ok(true)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(false)) if waste.len() < left => left -= waste.len(),
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if timer.poll(cx).is_ready() => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes body bytes out of `rbuf`, or reads more of them.
+    fn poll_length(
+        &mut self,
+        cx: &mut Cx<'_>,
+        into: &mut Vec<u8>,
+        max: usize,
+        left: u64,
+    ) -> Poll<Result<bool, Error>> {
+        let want = left.min(max as u64) as usize;
+        let took = if self.rbuf.is_empty() {
+            into.reserve(want.min(256 * 1024));
+            match ready!(self.io.poll_read_vec(cx, into, want)) {
+                Ok(0) => return Poll::Ready(Err(left_early())),
+                Ok(took) => took,
+                Err(error) => return Poll::Ready(Err(left_early().because(error))),
+            }
+        } else {
+            let took = want.min(self.rbuf.len());
+            into.extend_from_slice(&self.rbuf[..took]);
+            self.rbuf.drain(..took);
+            took
+        };
+        let left = left - took as u64;
+        self.body = if left == 0 { Body::Done } else { Body::Length(left) };
+        Poll::Ready(Ok(left == 0))
+    }
+
+    fn poll_chunked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        into: &mut Vec<u8>,
+        max: usize,
+    ) -> Poll<Result<bool, Error>> {
+        if self.rbuf.is_empty() {
+            match ready!(self.poll_fill(cx, usize::MAX)) {
+                Ok(0) => return Poll::Ready(Err(left_early())),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(left_early().because(error))),
+            }
+        }
+        let Body::Chunked(chunked) = &mut self.body else { return Poll::Ready(Ok(true)) };
+        // Payload is never longer than its coding: `max` bytes of it cannot overflow.
+        let take = self.rbuf.len().min(max.max(1));
+        let used = match chunked.decode(&self.rbuf[..take], &mut |d| into.extend_from_slice(d)) {
+            Ok(used) => used,
+            Err(error) => {
+                self.body = Body::Unread;
+                self.keep_alive = false;
+                return Poll::Ready(Err(error));
+            }
+        };
+        let done = chunked.done();
+        self.rbuf.drain(..used);
+        if done {
+            self.body = Body::Done;
+        }
+        Poll::Ready(Ok(done))
+    }
+}
+
+fn left_early() -> Error {
+    Error::downstream(Kind::ClientGone, "the caller left before the request was complete")
+}
+
+impl Downstream for H1Down {
+    fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    fn body_length(&self) -> Option<u64> {
+        self.announced
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Cx<'_>,
+        into: &mut Vec<u8>,
+        max: usize,
+    ) -> Poll<Result<bool, Error>> {
+        if self.wants_continue && !self.started {
+            self.wants_continue = false;
+            if self.rbuf.is_empty() {
+                let _ = self.write_some(cx, &[b"HTTP/1.1 100 Continue\r\n\r\n"]);
+            }
+        }
+        if self.written < self.pending.len() {
+            let _ = self.write_some(cx, &[]);
+        }
+        match &self.body {
+            Body::Done => Poll::Ready(Ok(true)),
+            Body::Unread => Poll::Ready(Err(left_early())),
+            Body::Length(left) => {
+                let left = *left;
+                self.poll_length(cx, into, max, left)
+            }
+            Body::Chunked(_) => self.poll_chunked(cx, into, max),
+        }
+    }
+
+    fn start(&mut self, status: u16, headers: &Headers, body: AnswerBody) {
+        self.started = true;
+        self.keep_alive &= !self.drain.is_draining();
+        if let Body::Length(left) = self.body {
+            // A caller that waits for `100 Continue` will not send the body any more.
+            self.keep_alive &= left <= DISCARD_BYTES && !self.wants_continue;
+        }
+        let out = &mut self.pending;
+        out.extend_from_slice(if self.http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        headers.write_h1(out);
+        match body {
+            AnswerBody::Length(length) => {
+                out.extend_from_slice(b"content-length: ");
+                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(b"\r\n");
+                self.framing = Framing::Length(length);
+            }
+            AnswerBody::Stream if self.http10 => {
+                self.framing = Framing::Close;
+                self.keep_alive = false;
+            }
+            AnswerBody::Stream => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                self.framing = Framing::Chunked;
+            }
+        }
+        if !self.keep_alive {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if self.http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn started(&self) -> bool {
+        self.started
+    }
+
+    fn send(&mut self, cx: &mut Cx<'_>, data: &[u8], last: bool) -> Result<(), Gone> {
+        let data = if self.head_only { &[] } else { data };
+        let outcome = match &mut self.framing {
+            Framing::Length(left) => {
+                let fits = data.len().min((*left).min(usize::MAX as u64) as usize);
+                *left -= fits as u64;
+                // Less than was announced is no end, and more must not be sent.
+                self.aborted |= fits < data.len() || (last && *left > 0 && !self.head_only);
+                self.write_some(cx, &[&data[..fits]])
+            }
+            Framing::Close => self.write_some(cx, &[data]),
+            Framing::Chunked if self.head_only => self.write_some(cx, &[]),
+            Framing::Chunked => {
+                let mut size = SizeLine::default();
+                let end: &[u8] = match (data.is_empty(), last) {
+                    (true, false) => &[],
+                    (true, true) => b"0\r\n\r\n",
+                    (false, false) => b"\r\n",
+                    (false, true) => b"\r\n0\r\n\r\n",
+                };
+                let size = if data.is_empty() { &[] } else { size.of(data.len()) };
+                self.write_some(cx, &[size, data, end])
+            }
+        };
+        self.ended |= last;
+        outcome.map_err(|_| {
+            self.gone = true;
+            Gone
+        })
+    }
+
+    fn poll_drained(&mut self, cx: &mut Cx<'_>) -> Poll<Result<(), Gone>> {
+        if self.gone {
+            return Poll::Ready(Err(Gone));
+        }
+        if self.written < self.pending.len() && self.write_some(cx, &[]).is_err() {
+            self.gone = true;
+            return Poll::Ready(Err(Gone));
+        }
+        if self.written < self.pending.len() {
+            return Poll::Pending;
+        }
+        if self.flushing {
+            let flush = tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.io), cx);
+            if ready!(flush).is_err() {
+                self.gone = true;
+                return Poll::Ready(Err(Gone));
+            }
+            self.flushing = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Cx<'_>) -> Poll<()> {
+        if self.gone {
+            return Poll::Ready(());
+        }
+        if !matches!(self.body, Body::Done) {
+            return Poll::Pending;
+        }
+        loop {
+            // The end of the connection can stand behind bytes that came in advance: those are
+            // taken in, so that it is seen.
+            match self.poll_fill(cx, PIPELINE_BYTES) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(read)) if read > 0 => {}
+                Poll::Ready(_) => {
+                    self.gone = true;
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    fn abort(&mut self) {
+        self.aborted = true;
+    }
+}
+
+/// The size line of a chunk, on the stack.
+#[derive(Default)]
+struct SizeLine {
+    text: [u8; 18],
+}
+
+impl SizeLine {
+    fn of(&mut self, len: usize) -> &[u8] {
+        let mut out = std::mem::take(&mut self.text);
+        let used = put_chunk_size(len, &mut out);
+        self.text = out;
+        &self.text[..used]
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown")
+}

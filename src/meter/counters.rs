@@ -1,0 +1,248 @@
+//! Statistics that nobody enforces: each worker counts for itself, readers add up.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::ident::{Alias, KeyId, TargetId};
+use crate::store::{OTHER, RowKey, Settle, Sums, Units};
+
+/// Pairs of key and model that one worker tells apart. Callers can invent model names where an alias
+/// is a pattern; what is above goes to a row of its key, or to one for all.
+const PAIRS_MAX: usize = 1 << 16;
+
+/// Targets that are told apart within a pair.
+const TARGETS_MAX: usize = 256;
+
+/// The statistics of all workers.
+#[derive(Debug)]
+pub struct Counters {
+    shards: Vec<Arc<Shard>>,
+}
+
+impl Counters {
+    /// One shard for each of `workers`.
+    pub fn new(workers: usize) -> Self {
+        Counters { shards: (0..workers).map(|_| Arc::default()).collect() }
+    }
+
+    /// The shard of one worker, `None` if there is no such worker.
+    pub fn shard(&self, worker: usize) -> Option<Arc<Shard>> {
+        self.shards.get(worker).cloned()
+    }
+
+    /// The sums over all workers since the start, in the order of their keys. Slow.
+    pub fn read(&self) -> BTreeMap<RowKey, Sums> {
+        let mut sums: BTreeMap<RowKey, Sums> = BTreeMap::new();
+        for shard in &self.shards {
+            for pair in &shard.rows().pairs {
+                for (target, row) in &pair.targets {
+                    let key = RowKey {
+                        key: pair.key.to_string(),
+                        model: pair.model.to_string(),
+                        target: target.as_ref().map_or(String::new(), TargetId::to_string),
+                    };
+                    sums.entry(key).or_default().add(row);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// One worker's statistics. The lock is taken by that worker, twice a request, and now and then by
+/// a reader.
+#[derive(Default, Debug)]
+pub struct Shard {
+    rows: Mutex<Rows>,
+}
+
+#[derive(Default, Debug)]
+struct Rows {
+    index: HashMap<PairKey, usize>,
+    pairs: Vec<Pair>,
+}
+
+#[derive(Debug)]
+struct Pair {
+    key: KeyId,
+    model: Alias,
+    /// Few, so a scan is quickest. `None`: no target answered.
+    targets: Vec<(Option<TargetId>, Sums)>,
+}
+
+/// The place of a key and a model in a shard: found when a request is opened, used when it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PairIndex(usize);
+
+impl Shard {
+    /// The place of this key and model.
+    pub(super) fn pair(&self, key: &KeyId, model: &Alias) -> PairIndex {
+        let mut rows = self.rows();
+        if let Some(&at) = rows.index.get(&(key.as_str(), model.as_str()) as &dyn Named) {
+            return PairIndex(at);
+        }
+        let full = rows.pairs.len() >= PAIRS_MAX;
+        let model = if full { Alias::from(OTHER) } else { model.clone() };
+        // Beyond twice the number, keys are not told apart either.
+        let key = if rows.pairs.len() >= 2 * PAIRS_MAX { KeyId::from(OTHER) } else { key.clone() };
+        PairIndex(rows.place(key, model))
+    }
+
+    /// Adds a settled request and its attempts.
+    pub(super) fn count<'a>(
+        &self,
+        pair: PairIndex,
+        target: Option<&TargetId>,
+        settle: &Settle<'_>,
+        reserved: (u64, u64),
+        attempts: impl Iterator<Item = (&'a TargetId, &'a Units)>,
+    ) {
+        let mut rows = self.rows();
+        let Some(pair) = rows.pairs.get_mut(pair.0) else { return };
+        pair.row(target).count(settle, reserved.0, reserved.1);
+        for (target, units) in attempts {
+            pair.row(Some(target)).count_attempt(units);
+        }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rows {
+    fn place(&mut self, key: KeyId, model: Alias) -> usize {
+        if let Some(&at) = self.index.get(&(key.as_str(), model.as_str()) as &dyn Named) {
+            return at;
+        }
+        let at = self.pairs.len();
+        self.index.insert(PairKey(key.clone(), model.clone()), at);
+        self.pairs.push(Pair { key, model, targets: Vec::new() });
+        at
+    }
+}
+
+impl Pair {
+    fn row(&mut self, target: Option<&TargetId>) -> &mut Sums {
+        let found = self.targets.iter().position(|(known, _)| known.as_ref() == target);
+        let at = found.unwrap_or_else(|| {
+            let other = TargetId::from(OTHER);
+            let is_full = self.targets.len() >= TARGETS_MAX;
+            let target = if is_full { Some(other) } else { target.cloned() };
+            match self.targets.iter().position(|(known, _)| is_full && *known == target) {
+                Some(at) => at,
+                None => {
+                    self.targets.push((target, Sums::default()));
+                    self.targets.len() - 1
+                }
+            }
+        });
+        &mut self.targets[at].1
+    }
+}
+
+#[derive(PartialEq, Eq, Debug)]
+struct PairKey(KeyId, Alias);
+
+/// A pair of names, owned or borrowed: lets the map be asked without copying the names.
+trait Named {
+    fn names(&self) -> (&str, &str);
+}
+
+impl Named for PairKey {
+    fn names(&self) -> (&str, &str) {
+        (self.0.as_str(), self.1.as_str())
+    }
+}
+
+impl Named for (&str, &str) {
+    fn names(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn Named + 'a> for PairKey {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
+impl Hash for PairKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl Hash for dyn Named + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::ident::RequestId;
+    use crate::store::State;
+
+    fn settle(error: Option<Kind>) -> Settle<'static> {
+        let units = Units { in_text: 3, ..Units::default() };
+        Settle { state: State::Settled, error, units, ..Settle::new(RequestId::new(1, 1)) }
+    }
+
+    #[test]
+    fn workers_count_apart_and_are_read_together() {
+        let counters = Counters::new(2);
+        let (key, model, target) = (KeyId::from("k"), Alias::from("m"), TargetId::from("openai/m"));
+        for (worker, requests) in [(0, 3), (1, 4)] {
+            let shard = counters.shard(worker).expect("a worker");
+            for _ in 0..requests {
+                let pair = shard.pair(&key, &model);
+                let none = std::iter::empty();
+                shard.count(pair, Some(&target), &settle(None), (0, 0), none);
+            }
+        }
+        let shard = counters.shard(0).expect("a worker");
+        let pair = shard.pair(&key, &model);
+        let error = settle(Some(Kind::Connect));
+        let attempts = [(&target, &error.units)];
+        shard.count(pair, None, &error, (0, 0), attempts.into_iter());
+
+        let sums = counters.read();
+        let row = |target: &str| {
+            sums[&RowKey { key: "k".into(), model: "m".into(), target: target.into() }]
+        };
+        assert_eq!((row("openai/m").requests, row("openai/m").errors), (7, 0));
+        assert_eq!((row("openai/m").units.in_text, row("openai/m").attempts), (21, 1));
+        assert_eq!((row("").requests, row("").errors), (1, 1));
+        assert!(counters.shard(2).is_none());
+    }
+
+    #[test]
+    fn invented_models_do_not_fill_the_memory() {
+        let shard = Shard::default();
+        let key = KeyId::from("k");
+        for n in 0..PAIRS_MAX + 1000 {
+            shard.pair(&key, &Alias::from(&*format!("model-{n}")));
+        }
+        let pairs = shard.rows().pairs.len();
+        assert_eq!(pairs, PAIRS_MAX + 1, "one more row for all the others of the key");
+        for n in 0..2 * TARGETS_MAX {
+            let target = TargetId::from(&*format!("t/{n}"));
+            let none = std::iter::empty();
+            shard.count(PairIndex(0), Some(&target), &settle(None), (0, 0), none);
+        }
+        assert_eq!(shard.rows().pairs[0].targets.len(), TARGETS_MAX + 1);
+    }
+}

@@ -1,0 +1,22 @@
+//! The path of one request: head → auth → resolve → admit → pick → attempt → relay → settle.
+//!
+//! In: a request from a listener. Out: its answer, and a record of it. Knows no sockets on the
+//! caller's side, no store and no configuration file. Open `serve.rs` first: it lists the verbs.
+
+mod answer;
+mod attempt;
+mod attempts;
+mod body;
+mod head;
+mod inflate;
+mod plan;
+mod record;
+mod relay;
+mod reply;
+mod serve;
+mod snapshot;
+mod worker;
+
+pub use serve::{refuse, serve};
+pub use snapshot::{CandidateSeries, KeyedCredential, Provider, Settings, Snapshot, Timeouts};
+pub use worker::{FaultHook, Shared, Worker};

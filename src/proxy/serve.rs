@@ -1,0 +1,180 @@
+//! The path of one request, from its head to its record.
+
+use std::rc::Rc;
+
+use crate::admit::Taken;
+use crate::auth::{Grant, Held};
+use crate::clock::{self, Now};
+use crate::dialect::{Endpoint, Found, find, peek};
+use crate::error::{Error, Kind};
+use crate::exchange::Downstream;
+use crate::net::LazyTimer;
+use crate::proxy::attempts::{Ask, first_content};
+use crate::proxy::body;
+use crate::proxy::head::{client_address, presented_key};
+use crate::proxy::plan::{Plan, unknown_model};
+use crate::proxy::record::Record;
+use crate::proxy::relay::{Flow, relay};
+use crate::proxy::reply;
+use crate::proxy::snapshot::Snapshot;
+use crate::proxy::worker::Worker;
+use crate::wire::RequestHead;
+
+/// Serves one request. Whatever happens, the caller gets one answer and the request one record.
+pub async fn serve<D: Downstream>(
+    worker: &Rc<Worker>,
+    head: &RequestHead,
+    down: &mut D,
+    timer: &mut LazyTimer,
+) {
+    let now = clock::now();
+    let generation = worker.generation();
+    let snapshot: &Snapshot = &generation;
+    let client = client_address(head, down.peer(), &snapshot.settings.trusted_proxies);
+    let mut record = Record::new(worker, now, client, head.version);
+    if let Some(hook) = &worker.shared.fault_hook {
+        hook(head);
+    }
+    if let Err(error) = path(worker, snapshot, head, down, timer, &mut record, now).await {
+        if error.kind != Kind::ClientGone {
+            reply::error_anywhere(&error, down, &mut record).await;
+        }
+        record.fail(&error);
+    }
+}
+
+/// Answers a request that could not even be read.
+pub async fn refuse<D: Downstream>(worker: &Rc<Worker>, error: Error, down: &mut D) {
+    let client = down.peer().ip().to_canonical();
+    let mut record = Record::new(worker, clock::now(), client, crate::wire::Version::Http11);
+    reply::error(&error, down, &mut record).await;
+    record.fail(&error);
+}
+
+/// head → auth → resolve → admit → pick → attempt → relay → settle.
+async fn path<D: Downstream>(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    down: &mut D,
+    timer: &mut LazyTimer,
+    record: &mut Record<'_>,
+    now: Now,
+) -> Result<(), Error> {
+    let found = endpoint(head)?;
+    let held = authenticate(worker, head, now)?;
+    record.key(held.clone());
+    let grant = held.grant();
+    let endpoint = match found {
+        Found::Endpoint(endpoint) => endpoint,
+        _ => Endpoint::Models,
+    };
+    record.endpoint(endpoint);
+    authorise(grant, endpoint, record)?;
+    match found {
+        Found::Endpoint(Endpoint::Models) => {
+            reply::models(snapshot, grant, down, record).await;
+            return Ok(());
+        }
+        Found::Model(id) => return one_model(snapshot, grant, &id, down, record).await,
+        _ => {}
+    }
+    let _running = shed(worker)?;
+    let (winner, plan) = {
+        let settings = &snapshot.settings;
+        let body = body::take(worker, head, down, timer, settings, now.instant).await?;
+        record.body(body.received);
+        let asked = peek(&body.bytes, endpoint)?;
+        record.asked(&asked.model.name, asked.stream);
+        let plan = Plan::resolve(snapshot, grant, &asked)?;
+        record.admit(&plan, snapshot, grant, asked.end_user.as_deref())?;
+        let ask =
+            Ask { worker, snapshot, settings, head, plan: &plan, asked: &asked, body: &body.bytes };
+        let winner = first_content(&ask, down, timer, record).await?;
+        // The body's memory is given back here: a long answer does not hold its prompt.
+        (winner, plan)
+    };
+    record.winner(&winner, snapshot);
+    let route = snapshot.table.route(winner.pick.route);
+    let provider = snapshot.provider(&route.candidates[winner.pick.candidate]);
+    let flow = Flow {
+        settings: &snapshot.settings,
+        timeouts: provider.timeouts,
+        kind: plan.stream_kind(),
+        rewrite_model: route.rewrite_model,
+        model: &plan.model,
+    };
+    relay(winner, &flow, down, timer, record).await
+}
+
+/// Which endpoint is called.
+fn endpoint(head: &RequestHead) -> Result<Found, Error> {
+    match find(head.method.text(), &head.path) {
+        Found::WrongMethod { allow } => Err(Error::downstream(
+            Kind::MethodNotAllowed,
+            format!("this endpoint is called with {allow}"),
+        )
+        .param(allow)),
+        Found::Unknown { hint } => Err(Error::downstream(Kind::UnknownUrl, hint)),
+        found => Ok(found),
+    }
+}
+
+/// Who is calling.
+fn authenticate(worker: &Worker, head: &RequestHead, now: Now) -> Result<Rc<Held>, Error> {
+    let Some(presented) = presented_key(head) else {
+        return Err(Error::downstream(
+            Kind::InvalidKey,
+            "no API key was given; send it as `Authorization: Bearer KEY`",
+        ));
+    };
+    let held = worker.grant(&presented).ok_or_else(|| {
+        Error::downstream(
+            Kind::InvalidKey,
+            "the API key is not known here; check that it is the gateway's key and was copied whole",
+        )
+    })?;
+    held.grant().usable_at(now.unix_ms).map_err(|kind| {
+        Error::downstream(kind, "this API key has expired or is blocked; ask for another one")
+    })?;
+    Ok(held)
+}
+
+/// Whether the key may be used like this.
+fn authorise(grant: &Grant, endpoint: Endpoint, record: &Record<'_>) -> Result<(), Error> {
+    if !grant.allows_address(record.client()) {
+        return Err(Error::downstream(
+            Kind::AddressNotAllowed,
+            "this API key may not be used from this address",
+        ));
+    }
+    if !grant.allows_endpoint(endpoint.name()) {
+        return Err(Error::downstream(
+            Kind::EndpointNotAllowed,
+            format!("this API key may not call {}", endpoint.name()),
+        ));
+    }
+    Ok(())
+}
+
+/// Above the limit of requests under way, refusing fast serves those that are under way.
+fn shed(worker: &Worker) -> Result<Taken, Error> {
+    worker.shared.requests.try_take(1).ok_or_else(|| {
+        Error::downstream(Kind::Shedding, "too many requests are under way; try again shortly")
+    })
+}
+
+async fn one_model<D: Downstream>(
+    snapshot: &Snapshot,
+    grant: &Grant,
+    id: &str,
+    down: &mut D,
+    record: &mut Record<'_>,
+) -> Result<(), Error> {
+    // A model that the key may not use does not exist for it.
+    if !grant.allows_model(id) || snapshot.table.find(id).is_none() {
+        return Err(unknown_model(id));
+    }
+    reply::model(id, down, record).await;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! What one worker has for itself, and what all workers share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+
+use crate::admit::{Accounts, Budget};
+use crate::auth::{GrantCache, Held, Keyring};
+use crate::clock::Now;
+use crate::ident::RequestId;
+use crate::meter::Meter;
+use crate::proxy::snapshot::Snapshot;
+use crate::telemetry::{Lane, Registry};
+use crate::upstream::Pools;
+use crate::wire::{Headers, RequestHead};
+
+/// Called with every request before it is served; tests use it to fail on purpose.
+pub type FaultHook = Arc<dyn Fn(&RequestHead) + Send + Sync>;
+
+/// Shared by all workers. Nothing in here is locked across an await.
+pub struct Shared {
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub keyring: Keyring,
+    pub accounts: Accounts,
+    pub registry: Arc<Registry>,
+    /// Requests under way.
+    pub requests: Arc<Budget>,
+    /// Bytes of request bodies in memory.
+    pub body_memory: Arc<Budget>,
+    pub fault_hook: Option<FaultHook>,
+}
+
+/// The present generation, under a reference count of this worker's own.
+struct Generation {
+    cache: arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    held: Rc<Arc<Snapshot>>,
+}
+
+impl Generation {
+    fn new(snapshot: &Arc<ArcSwap<Snapshot>>) -> Self {
+        let mut cache = arc_swap::Cache::new(snapshot.clone());
+        let held = Rc::new(cache.load().clone());
+        Generation { cache, held }
+    }
+
+    fn present(&mut self) -> Rc<Arc<Snapshot>> {
+        let newest = self.cache.load();
+        if !Arc::ptr_eq(newest, &self.held) {
+            self.held = Rc::new(newest.clone());
+        }
+        self.held.clone()
+    }
+}
+
+/// One worker's own.
+pub struct Worker {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub pools: Pools,
+    pub(super) meter: Meter,
+    pub(super) lane: Lane,
+    pub(super) retries: RetryBudget,
+    grants: RefCell<GrantCache>,
+    generation: RefCell<Generation>,
+    rng: RefCell<SmallRng>,
+    /// Header lists and output that are used within one poll.
+    pub(super) headers: RefCell<Headers>,
+    pub(super) out: RefCell<Vec<u8>>,
+}
+
+impl Worker {
+    /// A worker of `workers`.
+    pub fn new(
+        index: usize,
+        workers: usize,
+        shared: Arc<Shared>,
+        meter: Meter,
+        lane: Lane,
+    ) -> Rc<Worker> {
+        Rc::new(Worker {
+            index,
+            pools: Pools::new(index, workers),
+            meter,
+            lane,
+            retries: RetryBudget::default(),
+            grants: RefCell::default(),
+            generation: RefCell::new(Generation::new(&shared.snapshot)),
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            headers: RefCell::default(),
+            out: RefCell::default(),
+            shared,
+        })
+    }
+
+    /// The present generation. Costs one load of a pointer that changes only with a reload; the
+    /// shared reference count is touched once per reload and worker.
+    pub fn generation(&self) -> Rc<Arc<Snapshot>> {
+        self.generation.borrow_mut().present()
+    }
+
+    /// The grant of a presented key.
+    pub(super) fn grant(&self, presented: &[u8]) -> Option<Rc<Held>> {
+        self.grants.borrow_mut().get(&self.shared.keyring, presented)
+    }
+
+    /// A fresh request id.
+    pub(super) fn request_id(&self, now: Now) -> RequestId {
+        let mut rng = self.rng.borrow_mut();
+        let random = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
+        RequestId::new(now.unix_ms, random)
+    }
+
+    /// Lends the random source.
+    pub(super) fn with_rng<R>(&self, f: impl FnOnce(&mut SmallRng) -> R) -> R {
+        f(&mut self.rng.borrow_mut())
+    }
+}
+
+/// Retries are a fifth of requests and a few at any time, so that an outage does not multiply the
+/// load. Kept per worker.
+pub(super) struct RetryBudget {
+    earned: Cell<f64>,
+    /// The always-allowed part, refilled once a second.
+    base: Cell<u32>,
+    refilled: Cell<Option<Instant>>,
+}
+
+/// Earned retries do not pile up beyond this.
+const EARNED_MAX: f64 = 1000.0;
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        RetryBudget { earned: Cell::new(0.0), base: Cell::new(0), refilled: Cell::new(None) }
+    }
+}
+
+impl RetryBudget {
+    /// A request came.
+    pub(super) fn earn(&self, ratio: f64) {
+        self.earned.set((self.earned.get() + ratio).min(EARNED_MAX));
+    }
+
+    /// Whether one more retry fits.
+    pub(super) fn spend(&self, now: Instant, per_second: u32) -> bool {
+        let due = self
+            .refilled
+            .get()
+            .is_none_or(|at| now.saturating_duration_since(at).as_secs_f64() >= 1.0);
+        if due {
+            self.refilled.set(Some(now));
+            self.base.set(per_second);
+        }
+        if self.earned.get() >= 1.0 {
+            self.earned.set(self.earned.get() - 1.0);
+            true
+        } else if self.base.get() > 0 {
+            self.base.set(self.base.get() - 1);
+            true
+        } else {
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn retries_follow_the_requests_with_a_few_to_spare() {
+        let (budget, now) = (RetryBudget::default(), Instant::now());
+        let spent = |at| (0..100).filter(|_| budget.spend(at, 10)).count();
+        assert_eq!(spent(now), 10);
+        (0..100).for_each(|_| budget.earn(0.2));
+        assert!((19..=20).contains(&spent(now)));
+        assert_eq!(spent(now), 0);
+        assert_eq!(spent(now + Duration::from_secs(1)), 10);
+    }
+}
