@@ -47,6 +47,7 @@ pub enum Kind {
     ModelNotAllowed,
     EndpointNotAllowed,
     AddressNotAllowed,
+    KeyLimited,
     UnknownModel,
     UnknownUrl,
     MethodNotAllowed,
@@ -143,6 +144,7 @@ rows! {
     ModelNotAllowed    "model_not_allowed"     false No        Ignore         403 "permission_error"      "model_not_allowed"           false
     EndpointNotAllowed "endpoint_not_allowed"  false No        Ignore         403 "permission_error"      "endpoint_not_allowed"        false
     AddressNotAllowed  "address_not_allowed"   false No        Ignore         403 "permission_error"      "address_not_allowed"         false
+    KeyLimited         "key_limited"           false No        Ignore         429 "requests"              "rate_limit_exceeded"         true
     UnknownModel       "unknown_model"         false No        Ignore         404 "invalid_request_error" "model_not_found"             false
     UnknownUrl         "unknown_url"           false No        Ignore         404 "invalid_request_error" "unknown_url"                 false
     MethodNotAllowed   "method_not_allowed"    false No        Ignore         405 "invalid_request_error" "method_not_allowed"          false

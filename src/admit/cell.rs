@@ -61,7 +61,7 @@ struct Books {
 #[derive(Debug)]
 struct Slot {
     scope: Scope,
-    account: limits::Account,
+    tally: limits::Tally,
     last_admitted: Option<Instant>,
 }
 
@@ -156,13 +156,14 @@ impl AccountCell {
     }
 
     /// Sets the limits of a scope. What is taken and spent stays; a limit that is below it refuses
-    /// until there is room.
+    /// until there is room. The first limit for one model counts from now on only: before, nobody
+    /// told that model apart.
     pub fn set_limits(&self, scope: Scope, limits: Limits) {
         let mut books = self.books();
         let is_of_model = scope.model.is_some();
         let at = books.place(scope) as usize;
-        books.slots[at].account.limits = limits;
-        books.is_limited = books.slots.iter().any(|slot| slot.account.limits != Limits::default());
+        books.slots[at].tally.limits = limits;
+        books.is_limited = books.slots.iter().any(|slot| slot.tally.limits != Limits::default());
         if is_of_model {
             self.generation.fetch_add(1, Ordering::Release);
         }
@@ -206,7 +207,7 @@ impl AccountCell {
     pub(super) fn give_back(&self, slots: &Slots, held: &Ask, spent: &Ask) {
         let mut books = self.books();
         for &at in slots.as_slice() {
-            books.slots[at as usize].account.give_back(1, held, spent);
+            books.slots[at as usize].tally.give_back(1, held, spent);
         }
     }
 
@@ -233,13 +234,13 @@ impl Books {
         if self.is_limited {
             for &at in slots.as_slice() {
                 let slot = &self.slots[at as usize];
-                if let Some((limit, amount, used)) = slot.account.refuses(requests, ask) {
+                if let Some((limit, amount, used)) = slot.tally.refuses(requests, ask) {
                     return Err(Refusal { scope: slot.scope.clone(), limit, amount, used });
                 }
             }
         }
         for &at in slots.as_slice() {
-            self.slots[at as usize].account.take(requests, ask);
+            self.slots[at as usize].tally.take(requests, ask);
         }
         Ok(())
     }
@@ -250,8 +251,8 @@ impl Books {
         }
         let at = self.slots.len() as u32;
         self.index.insert(scope.clone(), at);
-        let account = limits::Account::default();
-        self.slots.push(Slot { scope, account, last_admitted: None });
+        let tally = limits::Tally::default();
+        self.slots.push(Slot { scope, tally, last_admitted: None });
         at
     }
 }
@@ -260,12 +261,12 @@ impl Slot {
     fn figures(&self) -> Figures {
         Figures {
             scope: self.scope.clone(),
-            limits: self.account.limits,
-            parallel: self.account.parallel,
-            reserved_tokens: self.account.reserved_tokens,
-            reserved_cost_pico: self.account.reserved_cost_pico,
-            spent_tokens: self.account.spent_tokens,
-            spent_cost_pico: self.account.spent_cost_pico,
+            limits: self.tally.limits,
+            parallel: self.tally.parallel,
+            reserved_tokens: self.tally.reserved_tokens,
+            reserved_cost_pico: self.tally.reserved_cost_pico,
+            spent_tokens: self.tally.spent_tokens,
+            spent_cost_pico: self.tally.spent_cost_pico,
             last_admitted: self.last_admitted,
         }
     }

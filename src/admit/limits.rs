@@ -86,7 +86,7 @@ impl std::error::Error for Refusal {}
 
 /// What one scope has taken and spent.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Account {
+pub(super) struct Tally {
     pub(super) limits: Limits,
     pub(super) parallel: u64,
     pub(super) reserved_tokens: u64,
@@ -95,7 +95,7 @@ pub(super) struct Account {
     pub(super) spent_cost_pico: u128,
 }
 
-impl Account {
+impl Tally {
     /// The first limit that has no room for `ask` and so many further requests, with its amount and
     /// what is used. Exactly full still admits.
     pub(super) fn refuses(&self, requests: u64, ask: &Ask) -> Option<(LimitKind, u128, u128)> {

@@ -11,9 +11,8 @@ use crate::config::{self, Config};
 use crate::health::{CredentialState, TargetState};
 use crate::ident::{AccountId, KeyId, ProjectId, TargetId};
 use crate::listener;
-use crate::proxy::{
-    CandidateSeries, KeyedCredential, Provider, Settings, Snapshot, Timeouts,
-};
+use crate::meter::{Estimates, Room};
+use crate::proxy::{CandidateSeries, KeyedCredential, Provider, Settings, Snapshot, Timeouts};
 use crate::route::{Candidate, Route, Table, Target, policy};
 use crate::telemetry::Registry;
 use crate::upstream::{self, Credential, Origin, OriginSettings, PoolSettings, Protocol};
@@ -31,6 +30,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct Builder {
     workers: usize,
     registry: Arc<Registry>,
+    estimates: Arc<Estimates>,
     origins: Vec<Arc<Origin>>,
     credentials: HashMap<CredentialKey, (Arc<Credential>, Arc<CredentialState>)>,
     targets: HashMap<TargetKey, Arc<TargetState>>,
@@ -46,6 +46,7 @@ impl Builder {
         Builder {
             workers,
             registry,
+            estimates: Arc::default(),
             origins: Vec::new(),
             credentials: HashMap::new(),
             targets: HashMap::new(),
@@ -62,6 +63,7 @@ impl Builder {
         generation: u64,
     ) -> Result<Snapshot, BuildFault> {
         let mut next = Builder::new(self.workers, self.registry.clone());
+        next.estimates = self.estimates.clone();
         let providers: Vec<Provider> = config
             .providers
             .iter()
@@ -69,9 +71,16 @@ impl Builder {
             .collect::<Result<_, _>>()?;
         let routes = self.routes(config, &mut next);
         let series = routes.iter().map(|route| self.series(route)).collect();
+        let estimates = routes.iter().map(|route| self.estimates.model(&route.alias)).collect();
         let table = Table::new(routes).map_err(|e| BuildFault(e.to_string()))?;
         *self = next;
-        Ok(Snapshot { generation, table, providers, series, settings: settings(config) })
+        self.estimates.retain(|model| config.models.iter().any(|m| m.name == model.as_str()));
+        let settings = settings(config);
+        let candidates = table.routes().iter().flat_map(|route| &route.candidates);
+        let longest = candidates.map(|c| c.target.id.as_str().len()).max().unwrap_or(0);
+        // The first attempt may be made twice, on a stale and on a fresh connection.
+        let room = Room::new(usize::from(settings.attempts) + 1, longest);
+        Ok(Snapshot { generation, table, providers, series, estimates, room, settings })
     }
 
     fn provider(
@@ -185,12 +194,7 @@ impl Builder {
             .collect()
     }
 
-    fn candidate(
-        &self,
-        config: &Config,
-        target: &config::Target,
-        next: &mut Builder,
-    ) -> Candidate {
+    fn candidate(&self, config: &Config, target: &config::Target, next: &mut Builder) -> Candidate {
         // Checked when the file was read: the provider exists.
         let provider = config.providers.iter().position(|p| p.name == target.provider);
         let provider = provider.unwrap_or_default();
@@ -198,11 +202,8 @@ impl Builder {
             config::TargetModel::AsAsked => None,
             config::TargetModel::Named(name) => Some(name.clone()),
         };
-        let key = (
-            target.provider.clone(),
-            destination(&config.providers[provider]),
-            model.clone(),
-        );
+        let key =
+            (target.provider.clone(), destination(&config.providers[provider]), model.clone());
         let state = next.targets.get(&key).or_else(|| self.targets.get(&key)).cloned();
         let state = state.unwrap_or_else(|| TargetState::new(self.workers));
         next.targets.insert(key, state.clone());

@@ -144,12 +144,8 @@ impl Slow {
         if let Some(read) = self.journal.load().as_ref() {
             gauges.journal(read().pending_bytes);
         }
-        let ok = self
-            .last_reload
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .problems
-            .is_empty();
+        let ok =
+            self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).problems.is_empty();
         gauges.config(snapshot.generation, ok);
         gauges.access_log_dropped(self.access.dropped());
     }

@@ -13,12 +13,7 @@ use crate::wire::RequestHead;
 pub(super) struct WorkerHandler(pub Rc<Worker>);
 
 impl Handler for WorkerHandler {
-    async fn serve<D: Downstream>(
-        &self,
-        head: &RequestHead,
-        down: &mut D,
-        timer: &mut LazyTimer,
-    ) {
+    async fn serve<D: Downstream>(&self, head: &RequestHead, down: &mut D, timer: &mut LazyTimer) {
         proxy::serve(&self.0, head, down, timer).await;
     }
 

@@ -21,7 +21,7 @@ use crate::auth::Keyring;
 use crate::clock;
 use crate::config::{self, Config, Loaded, StorePath};
 use crate::listener::{Acceptor, Load, Loads, ServerTls, WorkerPort, bind};
-use crate::meter::Meter;
+use crate::meter::{Counters, Meter};
 use crate::proxy::{FaultHook, Shared, Worker};
 use crate::store::{self, Fsync, Journal, Totals};
 use crate::telemetry::{AccessLog, Destination, Registry};
@@ -58,7 +58,9 @@ pub enum StartFault {
 
 fn hint(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::AddrInUse => "; another process listens there: stop it, or change the address",
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there: stop it, or change the address"
+        }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: use a higher one",
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
@@ -99,7 +101,7 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     let config = &options.loaded.config;
     let workers = worker_count(config);
     let registry = Registry::new(workers, clock::unix_ms());
-    let journal = open_journal(config, workers)?;
+    let journal = Arc::new(open_journal(config, workers)?);
     let destination = match &config.log.access {
         config::AccessLog::Stdout => Destination::Stdout,
         config::AccessLog::Stderr => Destination::Stderr,
@@ -112,7 +114,8 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     let shared = Arc::new(Shared {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         keyring: Keyring::new(),
-        accounts: Accounts::new(),
+        accounts: Accounts::default(),
+        counters: Counters::new(workers),
         registry,
         requests: Budget::new(config.server.limits.requests as u64),
         body_memory: Budget::new(config.server.limits.body_memory_bytes),
@@ -138,11 +141,10 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
             settings: settings.clone(),
             loads: loads.clone(),
         };
-        let meter = Meter::new(&journal, index);
-        threads.push(worker_thread(start, workers, shared.clone(), meter, access.worker(index))?);
+        let part = (journal.clone(), shared.counters.shard(index).unwrap_or_default());
+        threads.push(worker_thread(start, workers, shared.clone(), part, access.worker(index))?);
     }
     let (listen, listen_tls, admin_address) = sockets.addresses();
-    let journal = Arc::new(journal);
     let reloader = Reloader::new(builder, generations, settings, sockets.tls.clone());
     let Options { loaded, path, .. } = options;
     let (slow, reload_thread) =
@@ -188,10 +190,8 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
     let totals = match &dir {
         None => Totals::in_memory(),
         Some(dir) => {
-            std::fs::create_dir_all(dir).map_err(|cause| store::OpenError::Io {
-                path: dir.clone(),
-                cause,
-            })?;
+            std::fs::create_dir_all(dir)
+                .map_err(|cause| store::OpenError::Io { path: dir.clone(), cause })?;
             Totals::open(&dir.join("totals"))?
         }
     };
@@ -206,9 +206,9 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
 /// The admin token: the configured one, else one that is made and kept for the commands on this
 /// host.
 fn admin_token(config: &Config) -> Result<(Token, Option<String>), StartFault> {
-    let made = |text: &str| Token::new(text).ok_or_else(|| {
-        StartFault::Token(io::Error::other("admin.token is empty"))
-    });
+    let made = |text: &str| {
+        Token::new(text).ok_or_else(|| StartFault::Token(io::Error::other("admin.token is empty")))
+    };
     if let Some(secret) = &config.admin.token {
         return Ok((made(secret.expose())?, None));
     }
@@ -269,7 +269,7 @@ fn worker_thread(
     start: Start,
     workers: usize,
     shared: Arc<Shared>,
-    meter: crate::meter::MeterSeed,
+    (journal, shard): (Arc<Journal>, Arc<crate::meter::Shard>),
     lane: crate::telemetry::Lane,
 ) -> Result<JoinHandle<()>, StartFault> {
     let name = format!("worker-{}", start.index);
@@ -281,7 +281,16 @@ fn worker_thread(
                 .build_local(LocalOptions::default())
                 .expect("a runtime needs only descriptors, and the process has just started");
             runtime.block_on(async move {
-                let worker = Worker::new(start.index, workers, shared, meter.grow(), lane);
+                let writer = match journal.writer(start.index) {
+                    Ok(writer) => writer,
+                    Err(error) => {
+                        tracing::error!(%error, "a worker cannot write its journal");
+                        return;
+                    }
+                };
+                drop(journal);
+                let meter = Meter::new(writer, shard);
+                let worker = Worker::new(start.index, workers, shared, meter, lane);
                 worker::run(worker, start).await;
             });
         })

@@ -160,7 +160,9 @@ fn reload_loop(
         config::watch(fingerprint, move || {
             let _ = wishes.send(None);
         })
-        .map_err(|error| tracing::warn!(%error, "configuration files are not watched; reload by hand"))
+        .map_err(
+            |error| tracing::warn!(%error, "configuration files are not watched; reload by hand"),
+        )
         .ok()
     });
     while let Ok(wish) = wished.recv() {
@@ -270,7 +272,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("server.listen", old.server.listen == new.server.listen),
         ("server.tls.listen", tls_listen(old) == tls_listen(new)),
         ("server.workers", old.server.workers == new.server.workers),
-        ("server.limits.connections", old.server.limits.connections == new.server.limits.connections),
+        (
+            "server.limits.connections",
+            old.server.limits.connections == new.server.limits.connections,
+        ),
         ("[admin]", old.admin == new.admin),
         ("[store]", old.store == new.store),
         ("[log]", old.log == new.log),

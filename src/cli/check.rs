@@ -27,11 +27,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let path = args.config.path().map_err(|message| Failure::new(BAD_USAGE, message))?;
-    let (ok, faults, warnings) =
-        match crate::config::load(&path, &|name| std::env::var(name).ok()) {
-            Ok(loaded) => (true, Vec::new(), loaded.warnings),
-            Err(faults) => (false, faults.faults, Vec::new()),
-        };
+    let (ok, faults, warnings) = match crate::config::load(&path, &|name| std::env::var(name).ok())
+    {
+        Ok(loaded) => (true, Vec::new(), loaded.warnings),
+        Err(faults) => (false, faults.faults, Vec::new()),
+    };
     let report = serde_json::json!({"ok": ok, "faults": faults, "warnings": warnings});
     print(&format!("{report:#}\n"));
     if ok { Ok(()) } else { Err(Failure::new(BAD_USAGE, "")) }

@@ -14,8 +14,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
         .map_err(|message| Failure::new(FAILED, message))?;
     raise_descriptor_limit();
     let options = Options { loaded, path: Some(path.clone()), fault_hook: None };
-    let running =
-        start(options).map_err(|fault| Failure::new(BAD_USAGE, fault.to_string()))?;
+    let running = start(options).map_err(|fault| Failure::new(BAD_USAGE, fault.to_string()))?;
     announce(&running, &path);
     wait_for_signals(running).map_err(|error| Failure::new(FAILED, error.to_string()))
 }

@@ -58,7 +58,10 @@ pub(crate) fn run(args: SimArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(FAILED, error.to_string()))?;
     runtime.block_on(async {
         let sim = sim::start(settings).await.map_err(|error| {
-            Failure::new(BAD_USAGE, format!("cannot listen on {listen}: {error}; choose another with --listen"))
+            Failure::new(
+                BAD_USAGE,
+                format!("cannot listen on {listen}: {error}; choose another with --listen"),
+            )
         })?;
         eprintln!("simulated provider on http://{}/v1 (Ctrl-C ends it)", sim.addr);
         let _ = tokio::signal::ctrl_c().await;

@@ -25,7 +25,6 @@ pub struct Edit {
 const WANTED: &[u8] = b"{\"include_usage\":true}";
 const WANTED_MEMBER: &[u8] = b"\"include_usage\":true";
 const WANTED_FIRST: &[u8] = b"\"include_usage\":true,";
-const OPTIONS_MEMBER: &[u8] = b"\"stream_options\":{\"include_usage\":true}";
 const OPTIONS_FIRST: &[u8] = b"\"stream_options\":{\"include_usage\":true},";
 
 /// What to change in the body that `asked` was read from. `upstream_model`: the name to send in
@@ -33,7 +32,7 @@ const OPTIONS_FIRST: &[u8] = b"\"stream_options\":{\"include_usage\":true},";
 /// chat or completions, whatever the caller said; elsewhere it changes nothing.
 pub fn splice(asked: &Asked<'_>, upstream_model: Option<&str>, force_usage: bool) -> Edits {
     let usage = if force_usage { usage_edit(asked) } else { None };
-    let model = upstream_model.and_then(|name| model_edit(asked, name, usage.is_some()));
+    let model = upstream_model.and_then(|name| model_edit(asked, name));
     let mut edits = [model, usage];
     if let [Some(model), Some(usage)] = &edits
         && usage.range.start < model.range.start
@@ -43,7 +42,7 @@ pub fn splice(asked: &Asked<'_>, upstream_model: Option<&str>, force_usage: bool
     Edits { edits }
 }
 
-fn model_edit(asked: &Asked<'_>, name: &str, more: bool) -> Option<Edit> {
+fn model_edit(asked: &Asked<'_>, name: &str) -> Option<Edit> {
     if asked.model.name == name {
         return None;
     }
@@ -51,7 +50,7 @@ fn model_edit(asked: &Asked<'_>, name: &str, more: bool) -> Option<Edit> {
     let Some(span) = asked.model.span.clone() else {
         text.extend_from_slice(b"\"model\":");
         quote_into(&mut text, name);
-        if asked.has_members || more {
+        if asked.has_members {
             text.push(b',');
         }
         return Some(Edit { range: asked.insert_at..asked.insert_at, text: Cow::Owned(text) });
@@ -66,8 +65,8 @@ fn usage_edit(asked: &Asked<'_>) -> Option<Edit> {
         return None;
     }
     let (range, text) = match &asked.stream_options {
-        None if asked.has_members => (asked.insert_at..asked.insert_at, OPTIONS_FIRST),
-        None => (asked.insert_at..asked.insert_at, OPTIONS_MEMBER),
+        // There are other members: `stream` is one.
+        None => (asked.insert_at..asked.insert_at, OPTIONS_FIRST),
         Some(options) if options.is_null => (options.span.clone(), WANTED),
         Some(options) => match &options.include_usage_span {
             Some(span) => (span.clone(), &b"true"[..]),

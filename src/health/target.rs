@@ -90,8 +90,8 @@ impl TargetState {
 
     /// Times to the first token over all workers.
     pub fn ttft(&self) -> TtftSummary {
-        let mut all =
-            Histogram::<u64>::new_with_bounds(1, TTFT_MAX_US, 2).expect("constant bounds are valid");
+        let mut all = Histogram::<u64>::new_with_bounds(1, TTFT_MAX_US, 2)
+            .expect("constant bounds are valid");
         for shard in &self.shards {
             let own = shard.ttft_us.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             for value in own.iter_recorded() {

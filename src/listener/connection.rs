@@ -98,7 +98,8 @@ impl Drop for StreamGuard<'_> {
 pub(super) async fn linger(mut io: Io, max_bytes: usize, max_time: Duration) {
     let mut left = max_bytes;
     let reading = async {
-        let shut = poll_fn(|cx| tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut io), cx));
+        let shut =
+            poll_fn(|cx| tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut io), cx));
         if shut.await.is_err() {
             return;
         }

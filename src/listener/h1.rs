@@ -142,7 +142,8 @@ fn parse_buffered(
     let stray = down.rbuf.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
     if stray > 0 {
         if stray > 8 {
-            let error = Error::downstream(Kind::BadFraming, "there is no request between line ends");
+            let error =
+                Error::downstream(Kind::BadFraming, "there is no request between line ends");
             return Parsed::Done(Next::Bad(error));
         }
         down.rbuf.drain(..stray);

@@ -74,8 +74,8 @@ impl ServerTls {
             .map_err(|e| fault("TLS", e))?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
-            .map_err(|e| fault("TLS", e))?;
+        config.ticketer =
+            rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| fault("TLS", e))?;
         // No early data: what it carries can be replayed, and a billed request must not be.
         config.max_early_data_size = 0;
         Ok(Arc::new(ServerTls { config: Arc::new(config), resolver }))
@@ -125,7 +125,7 @@ fn load_pair(pair: &CertificatePair) -> Result<CertifiedKey, CertificateFault> {
 
 /// The DNS names of a certificate, in lower case.
 fn names(cert: &CertificateDer<'_>) -> Result<Vec<String>, rustls::Error> {
-    let parsed = webpki::EndEntityCert::try_from(cert)
-        .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let parsed =
+        webpki::EndEntityCert::try_from(cert).map_err(|e| rustls::Error::General(e.to_string()))?;
     Ok(parsed.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }

@@ -63,10 +63,7 @@ mod tests {
     use std::time::Duration;
 
     fn paused() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .expect("runtime")
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime")
     }
 
     #[test]

@@ -126,9 +126,7 @@ impl Attempt {
         match self.sent_at {
             None => Error::upstream(Kind::Connect, "no connection to the upstream became free")
                 .unprocessed(),
-            Some(_) => {
-                Error::upstream(Kind::TimeoutHeaders, "the upstream did not answer in time")
-            }
+            Some(_) => Error::upstream(Kind::TimeoutHeaders, "the upstream did not answer in time"),
         }
     }
 
@@ -200,11 +198,7 @@ impl Attempt {
         let wants = ask.plan.stream && !ask.plan.wants_usage;
         self.strip_usage = wants && provider.include_usage;
         let edits = splice(ask.asked, model, self.strip_usage);
-        let body = if edits.is_empty() {
-            vec![ask.body.clone()]
-        } else {
-            pieces(ask.body, &edits)
-        };
+        let body = if edits.is_empty() { vec![ask.body.clone()] } else { pieces(ask.body, &edits) };
         let mut headers = ask.worker.headers.borrow_mut();
         upstream_headers(ask.head, &self.credential, &provider.headers, &mut headers);
         let mut path = String::with_capacity(64);
@@ -242,9 +236,8 @@ impl Attempt {
             return Error::upstream(Kind::Internal, "the attempt is over");
         };
         let head = exchange.head();
-        let field = |name: &str| {
-            head.headers.find(name).and_then(|value| std::str::from_utf8(value).ok())
-        };
+        let field =
+            |name: &str| head.headers.find(name).and_then(|value| std::str::from_utf8(value).ok());
         let status = head.status;
         let mut error = if (300..400).contains(&status) {
             // Redirects are not followed: a credential belongs to one destination.
@@ -300,7 +293,8 @@ impl Attempt {
         let Phase::Held(answer) = self.phase else { return None };
         Some(Winner {
             pick: self.pick,
-            has_content: progress.signals.first_content() || !matches!(answer.reader, Reader::Stream(_)),
+            has_content: progress.signals.first_content()
+                || !matches!(answer.reader, Reader::Stream(_)),
             answer,
             held: self.held,
             end: progress.end,

@@ -198,7 +198,9 @@ impl Set {
                     record.first_sent(sent);
                 }
                 match outcome {
-                    Poll::Ready(Ok(progress)) => return Poll::Ready(self.win(at, progress, record)),
+                    Poll::Ready(Ok(progress)) => {
+                        return Poll::Ready(self.win(at, progress, ask, record));
+                    }
                     Poll::Ready(Err(error)) => self.fault(at, error, ask, record)?,
                     Poll::Pending => {}
                 }
@@ -278,11 +280,12 @@ impl Set {
         &mut self,
         at: usize,
         progress: Progress,
+        ask: &Ask<'_>,
         record: &mut Record<'_>,
     ) -> Result<Winner, Error> {
         let winner = self.running[at].take().and_then(|attempt| attempt.into_winner(progress));
         for loser in self.running.iter_mut().filter_map(Option::take) {
-            record.attempt_over(loser.pick, Some(Kind::Cancelled));
+            record.attempt_over(ask, loser.pick, Kind::Cancelled);
         }
         winner.ok_or_else(|| Error::upstream(Kind::Internal, "the attempt had no answer"))
     }
@@ -299,7 +302,7 @@ impl Set {
         record: &mut Record<'_>,
     ) -> Result<(), Error> {
         let Some(attempt) = self.running[at].take() else { return Ok(()) };
-        record.attempt_over(attempt.pick, Some(error.kind));
+        record.attempt_over(ask, attempt.pick, error.kind);
         // A request that may have been worked on is not sent twice if that could do harm.
         let may_repeat = ask.plan.duplicate_safe || error.unprocessed || is_definite(error.kind);
         if may_repeat && attempt.maybe_stale(&error) {
@@ -337,9 +340,9 @@ impl Set {
     }
 
     /// Books what still runs when the request ends without a winner.
-    fn book_running(&mut self, _ask: &Ask<'_>, record: &mut Record<'_>) {
+    fn book_running(&mut self, ask: &Ask<'_>, record: &mut Record<'_>) {
         for attempt in self.running.iter_mut().filter_map(Option::take) {
-            record.attempt_over(attempt.pick, Some(Kind::ClientGone));
+            record.attempt_over(ask, attempt.pick, Kind::ClientGone);
         }
     }
 }
@@ -348,7 +351,11 @@ impl Set {
 fn is_definite(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::Connect | Kind::TimeoutHeaders | Kind::UpstreamTimeout | Kind::Truncated | Kind::IdleTimeout
+        Kind::Connect
+            | Kind::TimeoutHeaders
+            | Kind::UpstreamTimeout
+            | Kind::Truncated
+            | Kind::IdleTimeout
     )
 }
 

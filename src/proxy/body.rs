@@ -92,7 +92,9 @@ pub(super) async fn take<D: Downstream>(
 fn too_large(limit: usize) -> Error {
     Error::downstream(
         Kind::BodyTooLarge,
-        format!("the request body is larger than {limit} bytes; send less, or ask the operator to raise server.limits.body"),
+        format!(
+            "the request body is larger than {limit} bytes; send less, or ask the operator to raise server.limits.body"
+        ),
     )
 }
 

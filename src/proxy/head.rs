@@ -67,7 +67,8 @@ pub(super) fn client_address(head: &RequestHead, peer: SocketAddr, trusted: &[Ci
         .flat_map(|(_, _, value)| value.split(|&b| b == b','))
         .collect();
     for hop in forwarded.into_iter().rev() {
-        let parsed = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
+        let parsed =
+            std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
         let Some(ip) = parsed else { break };
         client = ip.to_canonical();
         if !is_trusted(client) {

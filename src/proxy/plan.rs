@@ -1,17 +1,16 @@
 //! What is to be done for one request, in owned form: it outlives the request body.
 
-use std::sync::Arc;
-
 use crate::auth::Grant;
 use crate::dialect::{Asked, Endpoint, StreamKind};
 use crate::error::{Error, Kind};
+use crate::ident::Alias;
 use crate::proxy::snapshot::Snapshot;
 
 /// The plan of one request.
 pub(super) struct Plan {
     pub endpoint: Endpoint,
     /// The model name as the caller wrote it.
-    pub model: Arc<str>,
+    pub model: Alias,
     /// Index of the route in the snapshot.
     pub route: usize,
     pub stream: bool,

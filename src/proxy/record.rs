@@ -6,17 +6,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::auth::{Grant, Held};
+use crate::admit::{Ask, Permit, admit};
+use crate::auth::Held;
 use crate::clock::{self, Now};
 use crate::dialect::{Endpoint, StreamKind, Units};
-use crate::error::{Error, Kind};
-use crate::ident::RequestId;
+use crate::error::{Error, Kind, Origin};
+use crate::ident::{Alias, RequestId, TargetId};
+use crate::meter::{
+    self, AttemptRecord, Candidate, End, Entry, Mark, ModelEstimate, Opening, State,
+};
 use crate::proxy::answer::{Answer, Reader};
 use crate::proxy::attempt::{Pick, Winner};
+use crate::proxy::attempts::Ask as Attempted;
 use crate::proxy::plan::Plan;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Worker;
-use crate::telemetry::{self, Inflight, Line, Series, TokenKind};
+use crate::route::MAX_PICKS;
+use crate::telemetry::{self, Inflight, Line, Series, TargetSeries, TokenKind};
 use crate::wire::Version;
 
 /// How an answer that flowed has ended.
@@ -34,7 +40,7 @@ pub(super) struct Record<'w> {
     version: Version,
     held: Option<Rc<Held>>,
     endpoint: Option<Endpoint>,
-    model: Arc<str>,
+    model: Alias,
     stream: bool,
     body_bytes: u64,
     bytes_out: u64,
@@ -46,13 +52,16 @@ pub(super) struct Record<'w> {
     target: Option<Served>,
     upstream_id: Option<Box<str>>,
     units: Units,
-    settled: bool,
+    entry: Option<Entry>,
+    permit: Option<Permit>,
+    estimate: Option<Arc<ModelEstimate>>,
 }
 
 /// Who served, and where it is counted.
 struct Served {
     alias: Arc<str>,
-    target: Arc<str>,
+    target: TargetId,
+    attempts: Arc<TargetSeries>,
     series: Arc<Series>,
     _inflight: Inflight,
 }
@@ -67,7 +76,7 @@ impl<'w> Record<'w> {
             version,
             held: None,
             endpoint: None,
-            model: Arc::from(""),
+            model: Alias::from(""),
             stream: false,
             body_bytes: 0,
             bytes_out: 0,
@@ -79,7 +88,9 @@ impl<'w> Record<'w> {
             target: None,
             upstream_id: None,
             units: Units::default(),
-            settled: false,
+            entry: None,
+            permit: None,
+            estimate: None,
         }
     }
 
@@ -114,11 +125,11 @@ impl<'w> Record<'w> {
 
     /// The alias that was routed by, or the name that was asked.
     pub(super) fn alias(&self) -> &str {
-        self.target.as_ref().map_or(&self.model, |served| &served.alias)
+        self.target.as_ref().map_or(self.model.as_str(), |served| &served.alias)
     }
 
     pub(super) fn target_name(&self) -> &str {
-        self.target.as_ref().map_or("", |served| &served.target)
+        self.target.as_ref().map_or("", |served| served.target.as_str())
     }
 
     /// Our own time before the first byte went to an upstream.
@@ -143,31 +154,100 @@ impl<'w> Record<'w> {
         self.stream = stream;
     }
 
-    /// Reserves what the request may cost, and opens its record in the journal.
+    /// Reserves what the request may use, and opens its record in the journal, before anything of
+    /// it is sent.
     ///
     /// # Errors
     /// Limits that are reached, or a journal that is full.
     pub(super) fn admit(
         &mut self,
         plan: &Plan,
-        _snapshot: &Snapshot,
-        _grant: &Grant,
-        _end_user: Option<&str>,
+        snapshot: &Snapshot,
+        held: &Held,
+        end_user: Option<&str>,
     ) -> Result<(), Error> {
-        self.model = plan.model.clone();
+        let grant = held.grant();
+        let route = snapshot.table.route(plan.route);
+        let estimate = &snapshot.estimates[plan.route];
+        let output = plan.max_output_tokens.unwrap_or_else(|| estimate.estimate_output());
+        let tokens = estimate
+            .estimate_input(plan.body_bytes as u64)
+            .saturating_add(output.saturating_mul(u64::from(plan.choices)));
+        let ask = Ask { tokens, cost_pico: 0 };
+        let permit = self.worker.with_payer(grant, &route.alias, |cell, scopes| {
+            admit(cell, scopes, ask, self.now.instant)
+        });
+        self.permit = Some(permit.map_err(|refusal| {
+            Error::downstream(
+                Kind::KeyLimited,
+                format!("{refusal}; ask again when other requests have ended"),
+            )
+        })?);
+        let mut candidates = [Candidate::default(); MAX_PICKS];
+        for (slot, candidate) in candidates.iter_mut().zip(&route.candidates) {
+            let score = candidate.weight as f32;
+            *slot = Candidate { target: candidate.target.id.as_str(), score };
+        }
+        let count = route.candidates.len().min(MAX_PICKS);
+        let opening = Opening {
+            id: self.id,
+            key: &grant.key_id,
+            account: &grant.account,
+            project: &grant.project,
+            user: grant.user.as_deref().unwrap_or(""),
+            end_user: end_user.unwrap_or(""),
+            endpoint: plan.endpoint.name(),
+            model: &plan.model,
+            is_stream: plan.stream,
+            reserved_tokens: tokens,
+            reserved_cost_pico: 0,
+            candidates: &candidates[..count],
+            room: snapshot.room,
+        };
+        let entry = self.worker.meter.open(&opening, self.now).map_err(|full| {
+            Error::new(
+                Kind::Shedding,
+                Origin::Internal,
+                "the gateway cannot keep its books at the moment; ask again shortly",
+            )
+            .because(full)
+        })?;
+        self.entry = Some(entry);
+        self.estimate = Some(estimate.clone());
         Ok(())
     }
 
     pub(super) fn first_sent(&mut self, at: Instant) {
-        self.sent_at.get_or_insert(at);
+        if self.sent_at.is_none() {
+            self.sent_at = Some(at);
+            if let Some(entry) = &mut self.entry {
+                entry.sent();
+                entry.overhead(clock::us_between(self.now.instant, at));
+            }
+        }
     }
 
     pub(super) fn first_content(&mut self, at: Instant) {
         self.ttft_us.get_or_insert(clock::us_between(self.now.instant, at));
+        if let Some(entry) = &mut self.entry {
+            entry.first_content(at);
+        }
     }
 
-    pub(super) fn attempt_over(&mut self, _pick: Pick, _error: Option<Kind>) {
+    /// An attempt ended without an answer that the caller got.
+    pub(super) fn attempt_over(&mut self, ask: &Attempted<'_>, pick: Pick, error: Kind) {
         self.attempts += 1;
+        let Pick { route, candidate } = pick;
+        let target = &ask.snapshot.table.route(route).candidates[candidate].target;
+        ask.snapshot.series[route][candidate].target.attempt(self.worker.index, Some(error));
+        if let Some(entry) = &mut self.entry {
+            entry.attempt(AttemptRecord {
+                target: target.id.clone(),
+                error: Some(error),
+                units: meter::Units::default(),
+                ttft_us: None,
+            });
+        }
     }
 
     /// The attempt whose answer flows.
@@ -178,14 +258,19 @@ impl<'w> Record<'w> {
         let route = snapshot.table.route(route);
         self.target = Some(Served {
             alias: route.alias.0.clone(),
-            target: route.candidates[candidate].target.id.0.clone(),
+            target: route.candidates[candidate].target.id.clone(),
+            attempts: counted.target.clone(),
             series: counted.series.clone(),
             _inflight: counted.series.shard(self.worker.index).enter(),
         });
     }
 
     pub(super) fn upstream_id(&mut self, id: &[u8]) {
-        self.upstream_id = Some(String::from_utf8_lossy(id).into());
+        let id: Box<str> = String::from_utf8_lossy(id).into();
+        if let Some(entry) = &mut self.entry {
+            entry.upstream_request_id(&id);
+        }
+        self.upstream_id = Some(id);
     }
 
     pub(super) fn status(&mut self, status: u16) {
@@ -196,12 +281,44 @@ impl<'w> Record<'w> {
         self.bytes_out += bytes as u64;
     }
 
-    /// Books an answer that flowed.
-    pub(super) fn settle(&mut self, winner: &Winner, outcome: Outcome<'_>) {
+    /// Books an answer that flowed, before its last bytes go to the caller. With
+    /// `fsync = "always"` they wait for the mark.
+    pub(super) fn settle(&mut self, winner: &Winner, outcome: Outcome<'_>) -> Mark {
         self.units = self.units_of(&winner.answer);
-        if let Outcome::Fault(error) = outcome {
-            self.error = Some(error.kind);
+        let error = match outcome {
+            Outcome::Whole => None,
+            Outcome::Fault(error) => Some(error.kind),
+        };
+        self.error = error;
+        if let Some(served) = &self.target {
+            served.attempts.attempt(self.worker.index, error);
         }
+        let Some(mut entry) = self.entry.take() else { return Mark::default() };
+        let units = meter_units(&self.units);
+        if let Some(served) = &self.target {
+            entry.attempt(AttemptRecord {
+                target: served.target.clone(),
+                error,
+                units,
+                ttft_us: self.ttft_us,
+            });
+        }
+        entry.units(units);
+        if let Some(model) = winner.answer.model_served() {
+            entry.model_served(model);
+        }
+        if error == Some(Kind::ClientGone) {
+            entry.client_gone();
+        }
+        if let (Some(estimate), false) = (&self.estimate, self.units.estimated) {
+            estimate.learn_input(self.units.input(), self.body_bytes);
+            estimate.learn_output(self.units.output());
+        }
+        if let Some(permit) = self.permit.take() {
+            permit.settle(Ask { tokens: self.units.input() + self.units.output(), cost_pico: 0 });
+        }
+        let state = if self.units.estimated { State::Estimated } else { State::Settled };
+        entry.settle(End { status: self.status, error, state }, clock::now())
     }
 
     fn units_of(&self, answer: &Answer) -> Units {
@@ -225,6 +342,21 @@ impl<'w> Record<'w> {
         if self.status == 0 {
             self.status = error.status();
         }
+        // Nothing of an answer reached the caller: the reservation goes back. What an upstream may
+        // have worked on all the same is unknown when it never said how it went.
+        if let Some(entry) = self.entry.take() {
+            let vague = matches!(
+                error.kind,
+                Kind::TimeoutHeaders | Kind::Connect | Kind::Truncated | Kind::ClientGone
+            );
+            let state = match self.sent_at.is_some() && vague && !error.unprocessed {
+                true => State::Unsettled,
+                false => State::Settled,
+            };
+            let end = End { status: self.status, error: Some(error.kind), state };
+            let _ = entry.settle(end, clock::now());
+        }
+        self.permit = None;
     }
 
     fn log(&self) {
@@ -238,7 +370,7 @@ impl<'w> Record<'w> {
             project: grant.map_or("", |grant| grant.project.as_str()),
             account: grant.map_or("", |grant| grant.account.as_str()),
             endpoint: self.endpoint.map_or("", Endpoint::name),
-            model: &self.model,
+            model: self.model.as_str(),
             target: self.target_name(),
             status: self.status,
             error: self.error,
@@ -264,7 +396,17 @@ impl<'w> Record<'w> {
             status: self.status,
             ttft_us: self.ttft_us,
             overhead_us: self.sent_at.map(|_| self.overhead_us()),
-            tokens: &[(TokenKind::InText, units.in_text), (TokenKind::OutText, units.out_text)],
+            tokens: &[
+                (TokenKind::InText, units.in_text),
+                (TokenKind::InAudio, units.in_audio),
+                (TokenKind::InImage, units.in_image),
+                (TokenKind::InCacheRead, units.in_cache_read),
+                (TokenKind::InCacheWrite, units.in_cache_write_other),
+                (TokenKind::OutText, units.out_text),
+                (TokenKind::OutReasoning, units.out_reasoning),
+                (TokenKind::OutAudio, units.out_audio),
+                (TokenKind::OutImage, units.out_image),
+            ],
         });
         if let (None, Some(kind)) = (&self.target, self.error) {
             registry.refuse(self.worker.index, kind);
@@ -282,5 +424,29 @@ impl Drop for Record<'_> {
         }
         self.count();
         self.log();
+    }
+}
+
+fn meter_units(units: &Units) -> meter::Units {
+    meter::Units {
+        in_text: units.in_text,
+        in_audio: units.in_audio,
+        in_image: units.in_image,
+        in_video: units.in_video,
+        in_tool: units.in_tool,
+        in_cache_read: units.in_cache_read,
+        in_cache_read_audio: 0,
+        in_cache_write_5m: units.in_cache_write_5m,
+        in_cache_write_1h: units.in_cache_write_1h,
+        in_cache_write_other: units.in_cache_write_other,
+        out_text: units.out_text,
+        out_reasoning: units.out_reasoning,
+        out_audio: units.out_audio,
+        out_image: units.out_image,
+        web_search: units.web_search,
+        search_units: units.search_units,
+        chars_in: units.chars_in,
+        images_out: units.images_out,
+        seconds_in_milli: units.seconds_in.saturating_mul(1000),
     }
 }

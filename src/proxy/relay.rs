@@ -2,7 +2,8 @@
 //! other upstream is asked any more, and a broken answer ends in an error, never in an end.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -73,7 +74,14 @@ struct Flowing {
     last_event: Instant,
     deadline_total: Option<Instant>,
     stuck_since: Option<Instant>,
-    out_limit: Option<u64>,
+    last: Option<Last>,
+}
+
+/// The last bytes of an answer, which wait until its record is on the disk.
+struct Last {
+    data: Vec<u8>,
+    durable: Pin<Box<dyn Future<Output = bool>>>,
+    upstream_done: bool,
 }
 
 impl Flowing {
@@ -84,7 +92,7 @@ impl Flowing {
             deadline_total: flow.timeouts.total.map(|total| winner.sent_at + total),
             last_event: now,
             stuck_since: None,
-            out_limit: None,
+            last: None,
             winner,
         }
     }
@@ -134,7 +142,12 @@ impl Flowing {
             },
             Some((End::Complete, upstream_done)) => {
                 // The record is in the books before the caller can have the last byte.
-                record.settle(&self.winner, Outcome::Whole);
+                let mark = record.settle(&self.winner, Outcome::Whole);
+                if mark.must_wait() {
+                    let durable = Box::pin(async { mark.durable().await.is_ok() });
+                    self.last = Some(Last { data: data.to_vec(), durable, upstream_done });
+                    return None;
+                }
                 let _ = down.send(cx, data, true);
                 Some(if upstream_done { Ended::Whole } else { Ended::WholeButOpen })
             }
@@ -190,6 +203,9 @@ impl Flowing {
                     return self.poll_stuck(cx, flow, down, timer, record);
                 }
             }
+            if self.last.is_some() {
+                return self.poll_last(cx, down);
+            }
             let worker = record.worker();
             let mut out = worker.out.take();
             out.clear();
@@ -212,6 +228,18 @@ impl Flowing {
                 }
             }
         }
+    }
+
+    /// Sends the last bytes once their record is on the disk. If the disk refuses, the caller's
+    /// answer is cut: what is not in the books must not look complete.
+    fn poll_last<D: Downstream>(&mut self, cx: &mut Context<'_>, down: &mut D) -> Poll<Ended> {
+        let Some(last) = &mut self.last else { return Poll::Pending };
+        if ready!(last.durable.as_mut().poll(cx)) {
+            let _ = down.send(cx, &last.data, true);
+        } else {
+            down.abort();
+        }
+        Poll::Ready(if last.upstream_done { Ended::Whole } else { Ended::WholeButOpen })
     }
 
     /// Reads once from the upstream and passes it on.
@@ -413,7 +441,9 @@ fn drain_later(mut answer: Answer) {
             loop {
                 waste.clear();
                 match answer.poll_read(cx, &mut waste) {
-                    Poll::Ready(Ok(progress)) if progress.end.is_some() => return Poll::Ready(true),
+                    Poll::Ready(Ok(progress)) if progress.end.is_some() => {
+                        return Poll::Ready(true);
+                    }
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,

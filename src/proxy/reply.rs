@@ -159,11 +159,7 @@ fn model_object(id: &str) -> serde_json::Value {
     serde_json::json!({"id": id, "object": "model", "created": 1_767_225_600, "owned_by": "foretoken"})
 }
 
-async fn json<D: Downstream>(
-    value: &serde_json::Value,
-    down: &mut D,
-    record: &mut Record<'_>,
-) {
+async fn json<D: Downstream>(value: &serde_json::Value, down: &mut D, record: &mut Record<'_>) {
     let mut headers = Headers::default();
     headers.put(Name::ContentType, b"application/json");
     headers.push(b"x-request-id", &record.id().text());
@@ -182,8 +178,7 @@ async fn whole<D: Downstream>(
         return;
     }
     down.start(status, headers, AnswerBody::Length(body.len() as u64));
-    let sent: Result<(), Gone> =
-        poll_fn(|cx| Poll::Ready(down.send(cx, body, true))).await;
+    let sent: Result<(), Gone> = poll_fn(|cx| Poll::Ready(down.send(cx, body, true))).await;
     if sent.is_ok() {
         record.add_bytes_out(body.len());
     }

@@ -87,7 +87,7 @@ async fn path<D: Downstream>(
         let asked = peek(&body.bytes, endpoint)?;
         record.asked(&asked.model.name, asked.stream);
         let plan = Plan::resolve(snapshot, grant, &asked)?;
-        record.admit(&plan, snapshot, grant, asked.end_user.as_deref())?;
+        record.admit(&plan, snapshot, &held, asked.end_user.as_deref())?;
         let ask =
             Ask { worker, snapshot, settings, head, plan: &plan, asked: &asked, body: &body.bytes };
         let winner = first_content(&ask, down, timer, record).await?;
@@ -102,7 +102,7 @@ async fn path<D: Downstream>(
         timeouts: provider.timeouts,
         kind: plan.stream_kind(),
         rewrite_model: route.rewrite_model,
-        model: &plan.model,
+        model: plan.model.as_str(),
     };
     relay(winner, &flow, down, timer, record).await
 }

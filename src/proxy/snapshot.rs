@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::Cidr;
 use crate::health::CredentialState;
+use crate::meter::{ModelEstimate, Room};
 use crate::route::{Candidate, Table};
 use crate::telemetry::{Series, TargetSeries};
 use crate::upstream::{Credential, Origin};
@@ -132,6 +133,10 @@ pub struct Snapshot {
     pub providers: Vec<Provider>,
     /// By route and candidate, as in the table.
     pub series: Vec<Vec<CandidateSeries>>,
+    /// What was learned of each route's model, as in the table.
+    pub estimates: Vec<Arc<ModelEstimate>>,
+    /// Room in the journal for the end of one request.
+    pub room: Room,
     pub settings: Settings,
 }
 

@@ -1,6 +1,7 @@
 //! What one worker has for itself, and what all workers share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,11 +10,12 @@ use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 
-use crate::admit::{Accounts, Budget};
-use crate::auth::{GrantCache, Held, Keyring};
+use crate::admit::{AccountCell, Accounts, Budget, ScopeNames, Scopes};
+use crate::auth::{Grant, GrantCache, Held, Keyring};
 use crate::clock::Now;
 use crate::ident::RequestId;
-use crate::meter::Meter;
+use crate::ident::{Alias, KeyId};
+use crate::meter::{Counters, Meter};
 use crate::proxy::snapshot::Snapshot;
 use crate::telemetry::{Lane, Registry};
 use crate::upstream::Pools;
@@ -27,12 +29,24 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub keyring: Keyring,
     pub accounts: Accounts,
+    pub counters: Counters,
     pub registry: Arc<Registry>,
     /// Requests under way.
     pub requests: Arc<Budget>,
     /// Bytes of request bodies in memory.
     pub body_memory: Arc<Budget>,
     pub fault_hook: Option<FaultHook>,
+}
+
+/// Pairs of key and route that a worker remembers the payer of.
+const PAYERS_MAX: usize = 4096;
+
+/// Who pays for a key's use of a route.
+struct Payer {
+    _key: KeyId,
+    _alias: Alias,
+    cell: Arc<AccountCell>,
+    scopes: Scopes,
 }
 
 /// The present generation, under a reference count of this worker's own.
@@ -66,6 +80,7 @@ pub struct Worker {
     pub(super) lane: Lane,
     pub(super) retries: RetryBudget,
     grants: RefCell<GrantCache>,
+    payers: RefCell<HashMap<(usize, usize), Payer>>,
     generation: RefCell<Generation>,
     rng: RefCell<SmallRng>,
     /// Header lists and output that are used within one poll.
@@ -89,6 +104,7 @@ impl Worker {
             lane,
             retries: RetryBudget::default(),
             grants: RefCell::default(),
+            payers: RefCell::default(),
             generation: RefCell::new(Generation::new(&shared.snapshot)),
             rng: RefCell::new(SmallRng::from_os_rng()),
             headers: RefCell::default(),
@@ -106,6 +122,37 @@ impl Worker {
     /// The grant of a presented key.
     pub(super) fn grant(&self, presented: &[u8]) -> Option<Rc<Held>> {
         self.grants.borrow_mut().get(&self.shared.keyring, presented)
+    }
+
+    /// Calls `f` with the account that pays for a key's use of a route, and with its scopes there.
+    pub(super) fn with_payer<R>(
+        &self,
+        grant: &Grant,
+        alias: &Alias,
+        f: impl FnOnce(&Arc<AccountCell>, &Scopes) -> R,
+    ) -> R {
+        let mut payers = self.payers.borrow_mut();
+        // Names are told apart by where they lie: an entry keeps them, so that nothing else can
+        // come to lie there, and a look-up touches no shared reference count.
+        let place = |text: &Arc<str>| Arc::as_ptr(text).cast::<u8>() as usize;
+        let at = (place(&grant.key_id.0), place(&alias.0));
+        if payers.len() >= PAYERS_MAX && !payers.contains_key(&at) {
+            payers.clear();
+        }
+        let payer = payers.entry(at).or_insert_with(|| {
+            let cell = self.shared.accounts.cell(&grant.account);
+            let scopes = cell.scopes(ScopeNames {
+                project: grant.project.clone(),
+                user: grant.user.clone(),
+                key: grant.key_id.clone(),
+                model: Some(alias.clone()),
+            });
+            Payer { _key: grant.key_id.clone(), _alias: alias.clone(), cell, scopes }
+        });
+        if payer.scopes.is_stale(&payer.cell) {
+            payer.scopes.refresh(&payer.cell);
+        }
+        f(&payer.cell, &payer.scopes)
     }
 
     /// A fresh request id.

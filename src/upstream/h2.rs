@@ -64,7 +64,11 @@ impl H2Conn {
     /// Takes room for one request.
     pub(super) fn slot(self: &Rc<Self>, pool: &Rc<Pool>) -> H2Slot {
         self.inflight.set(self.inflight.get() + 1);
-        H2Slot { conn: self.clone(), pool: Rc::downgrade(pool), nth: self.uses.replace(self.uses.get() + 1) }
+        H2Slot {
+            conn: self.clone(),
+            pool: Rc::downgrade(pool),
+            nth: self.uses.replace(self.uses.get() + 1),
+        }
     }
 }
 
@@ -74,7 +78,8 @@ pub(super) async fn handshake(
     io: Io,
     max_streams: usize,
 ) -> Result<(SendRequest<Bytes>, Connection<Io, Bytes>), h2::Error> {
-    let connection_window = (max_streams as u64 * u64::from(STREAM_WINDOW)).clamp(16 << 20, 1 << 30);
+    let connection_window =
+        (max_streams as u64 * u64::from(STREAM_WINDOW)).clamp(16 << 20, 1 << 30);
     h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
@@ -125,7 +130,10 @@ async fn drive(mut connection: Connection<Io, Bytes>, conn: &Rc<H2Conn>) {
         if Pin::new(&mut connection).poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if waiting && let Some(ping) = &mut ping && ping.poll_pong(cx).is_ready() {
+        if waiting
+            && let Some(ping) = &mut ping
+            && ping.poll_pong(cx).is_ready()
+        {
             waiting = false;
             tick.as_mut().reset(tokio::time::Instant::now() + PING_EVERY);
         }

@@ -145,9 +145,7 @@ impl Acquire {
                 Pin::new(receiver).poll(cx).map(|sent| sent.unwrap_or_else(|_| Err(h1::unusable())))
             }
             Acquire::Fresh(dial) => dial.as_mut().poll(cx),
-            Acquire::Failed(error) => {
-                Poll::Ready(Err(error.take().unwrap_or_else(h1::unusable)))
-            }
+            Acquire::Failed(error) => Poll::Ready(Err(error.take().unwrap_or_else(h1::unusable))),
         }
     }
 }

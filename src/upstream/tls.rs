@@ -19,10 +19,7 @@ pub struct TlsFault(String);
 ///
 /// # Errors
 /// Further roots that are no PEM text, or hold no certificate.
-pub fn client_config(
-    ca: Option<&[u8]>,
-    protocol: Protocol,
-) -> Result<Arc<ClientConfig>, TlsFault> {
+pub fn client_config(ca: Option<&[u8]>, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsFault> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(system.certs);

@@ -51,11 +51,7 @@ impl Chunked {
     /// # Errors
     /// `BadFraming` where another parser could read something else: an overflowing or signed size,
     /// a bare LF, a missing CRLF, control bytes in an extension.
-    pub fn decode(
-        &mut self,
-        input: &[u8],
-        sink: &mut impl FnMut(&[u8]),
-    ) -> Result<usize, Error> {
+    pub fn decode(&mut self, input: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<usize, Error> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
@@ -153,7 +149,8 @@ mod tests {
 
     #[test]
     fn bodies_decode_the_same_at_every_cut() {
-        let wire = b"5\r\nhello\r\n1A;name=\"v\"\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nx: y\r\n\r\nNEXT";
+        let wire =
+            b"5\r\nhello\r\n1A;name=\"v\"\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nx: y\r\n\r\nNEXT";
         for step in 1..wire.len() {
             let (out, used, done) = decode(wire, step).expect("valid");
             assert_eq!(out, b"helloabcdefghijklmnopqrstuvwxyz");

@@ -389,9 +389,15 @@ mod tests {
             ("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", 400),
             ("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1, 1\r\n\r\n", 400),
             ("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: +1\r\n\r\n", 400),
-            ("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+            (
+                "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+                400,
+            ),
             ("POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 400),
-            ("POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+            (
+                "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+                400,
+            ),
             ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", 400),
             ("POST / HTTP/1.0\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\n\r\n", 400),

@@ -73,7 +73,11 @@ pub fn find(name: &str) -> Option<&'static dyn Policy> {
 }
 
 /// Calls `rank` with the healthy candidates, then with the others.
-fn healthy_first(views: &[View], out: &mut Order, mut rank: impl FnMut(&mut Vec<usize>, &mut Order)) {
+fn healthy_first(
+    views: &[View],
+    out: &mut Order,
+    mut rank: impl FnMut(&mut Vec<usize>, &mut Order),
+) {
     for healthy in [true, false] {
         let mut group: Vec<usize> =
             (0..views.len()).filter(|&at| views[at].healthy == healthy).collect();
