@@ -33,10 +33,10 @@ impl Plan {
         snapshot: &Snapshot,
         grant: &Grant,
         asked: &Asked<'_>,
+        model: Alias,
     ) -> Result<Plan, Error> {
-        let model: &str = &asked.model.name;
-        let route = snapshot.table.find(model);
-        if !grant.allows_model(model) {
+        let route = snapshot.table.find(model.as_str());
+        if !grant.allows_model(model.as_str()) {
             return Err(Error::downstream(
                 Kind::ModelNotAllowed,
                 format!(
@@ -45,10 +45,10 @@ impl Plan {
             )
             .param("model"));
         }
-        let route = route.ok_or_else(|| unknown_model(model))?;
+        let route = route.ok_or_else(|| unknown_model(model.as_str()))?;
         Ok(Plan {
             endpoint: asked.endpoint,
-            model: model.into(),
+            model,
             route,
             stream: asked.stream,
             wants_usage: asked.wants_usage(),

@@ -149,8 +149,8 @@ impl<'w> Record<'w> {
         self.body_bytes = bytes;
     }
 
-    pub(super) fn asked(&mut self, model: &str, stream: bool) {
-        self.model = model.into();
+    pub(super) fn asked(&mut self, model: Alias, stream: bool) {
+        self.model = model;
         self.stream = stream;
     }
 
@@ -394,7 +394,7 @@ impl<'w> Record<'w> {
         let units = &self.units;
         series.shard(self.worker.index).record(&telemetry::Record {
             status: self.status,
-            ttft_us: self.ttft_us,
+            ttft_us: self.ttft_us.filter(|_| self.stream),
             overhead_us: self.sent_at.map(|_| self.overhead_us()),
             tokens: &[
                 (TokenKind::InText, units.in_text),

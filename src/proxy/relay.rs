@@ -371,7 +371,10 @@ impl Flowing {
 
     fn note_content(&self, record: &mut Record<'_>) {
         let now = clock::instant();
-        self.winner.sample.first_content(clock::us_between(self.winner.sent_at, now));
+        // A whole answer is not a first token: only streams teach how soon a target speaks.
+        if matches!(self.winner.answer.reader, Reader::Stream(_)) {
+            self.winner.sample.first_content(clock::us_between(self.winner.sent_at, now));
+        }
         record.first_content(now);
     }
 

@@ -8,6 +8,7 @@ use crate::clock::{self, Now};
 use crate::dialect::{Endpoint, Found, find, peek};
 use crate::error::{Error, Kind};
 use crate::exchange::Downstream;
+use crate::ident::Alias;
 use crate::net::LazyTimer;
 use crate::proxy::attempts::{Ask, first_content};
 use crate::proxy::body;
@@ -85,8 +86,9 @@ async fn path<D: Downstream>(
         let body = body::take(worker, head, down, timer, settings, now.instant).await?;
         record.body(body.received);
         let asked = peek(&body.bytes, endpoint)?;
-        record.asked(&asked.model.name, asked.stream);
-        let plan = Plan::resolve(snapshot, grant, &asked)?;
+        let model = Alias::from(&*asked.model.name);
+        record.asked(model.clone(), asked.stream);
+        let plan = Plan::resolve(snapshot, grant, &asked, model)?;
         record.admit(&plan, snapshot, &held, asked.end_user.as_deref())?;
         let ask =
             Ask { worker, snapshot, settings, head, plan: &plan, asked: &asked, body: &body.bytes };

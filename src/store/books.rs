@@ -70,22 +70,24 @@ impl Sums {
 
     /// Adds one settled request.
     pub fn count(&mut self, settle: &Settle<'_>, reserved_tokens: u64, reserved_cost_pico: u64) {
-        let is_unsettled = settle.state == State::Unsettled;
-        self.add(&Sums {
-            requests: 1,
-            errors: u64::from(settle.error.is_some()),
-            estimated: u64::from(settle.state == State::Estimated),
-            unsettled: u64::from(is_unsettled),
-            unsettled_tokens: if is_unsettled { reserved_tokens } else { 0 },
-            unsettled_cost_pico: if is_unsettled { reserved_cost_pico } else { 0 },
-            units: settle.units,
-            ..Sums::default()
-        });
+        self.requests += 1;
+        self.errors += u64::from(settle.error.is_some());
+        self.units.add(&settle.units);
+        match settle.state {
+            State::Settled => {}
+            State::Estimated => self.estimated += 1,
+            State::Unsettled => {
+                self.unsettled += 1;
+                self.unsettled_tokens = self.unsettled_tokens.saturating_add(reserved_tokens);
+                self.unsettled_cost_pico =
+                    self.unsettled_cost_pico.saturating_add(reserved_cost_pico);
+            }
+        }
     }
 
     /// Adds one attempt.
     pub fn count_attempt(&mut self, units: &Units) {
-        self.attempts = self.attempts.saturating_add(1);
+        self.attempts += 1;
         self.attempt_units.add(units);
     }
 }
@@ -209,8 +211,8 @@ impl Books {
             ] {
                 out.put_varint(number);
             }
-            out.put_units(&sums.units);
-            out.put_units(&sums.attempt_units);
+            out.put_units(&sums.units, u64::MAX);
+            out.put_units(&sums.attempt_units, u64::MAX);
         }
         out.put_u32(self.open.len() as u32);
         for frame in self.open.values() {

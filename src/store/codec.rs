@@ -52,8 +52,8 @@ pub(super) trait Put {
         self.put(text.as_bytes());
     }
 
-    /// A bit for each counter that is not zero, then those counters.
-    fn put_units(&mut self, units: &Units) {
+    /// A bit for each counter that is not zero, then those counters, each at most `max`.
+    fn put_units(&mut self, units: &Units, max: u64) {
         let values = units.values();
         let mut mask = 0;
         for (at, value) in values.iter().enumerate() {
@@ -61,7 +61,7 @@ pub(super) trait Put {
         }
         self.put_u32(mask);
         while mask != 0 {
-            self.put_varint(values[mask.trailing_zeros() as usize]);
+            self.put_varint(values[mask.trailing_zeros() as usize].min(max));
             mask &= mask - 1;
         }
     }
@@ -206,7 +206,7 @@ mod tests {
         for value in [0, 127, 128, 16_384, u64::MAX] {
             out.put_varint(value);
         }
-        out.put_units(&units);
+        out.put_units(&units, u64::MAX);
         out.put_text("héllo", 2);
         let mut take = Take::new(&out);
         for value in [0, 127, 128, 16_384, u64::MAX] {

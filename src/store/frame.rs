@@ -131,7 +131,7 @@ fn put_settle(out: &mut impl Put, settle: &Settle<'_>, room: Room) {
     out.put_text(settle.target, target_bytes);
     out.put_text(settle.model_served, MODEL_SERVED_BYTES_MAX);
     out.put_text(settle.upstream_request_id, UPSTREAM_ID_BYTES_MAX);
-    out.put_units(&clamped(&settle.units));
+    out.put_units(&settle.units, UNIT_MAX);
     put_time(out, settle.ttft_us);
     put_time(out, Some(settle.total_us));
     put_time(out, Some(settle.overhead_us));
@@ -141,21 +141,13 @@ fn put_settle(out: &mut impl Put, settle: &Settle<'_>, room: Room) {
     for attempt in &attempts[..kept] {
         out.put_text(attempt.target, target_bytes);
         out.put_u8(error_code(attempt.error));
-        out.put_units(&clamped(&attempt.units));
+        out.put_units(&attempt.units, UNIT_MAX);
         put_time(out, attempt.ttft_us);
     }
 }
 
 fn error_code(error: Option<Kind>) -> u8 {
     error.map_or(NO_ERROR, |kind| kind as u8)
-}
-
-fn clamped(units: &Units) -> Units {
-    let mut values = units.values();
-    for value in &mut values {
-        *value = (*value).min(UNIT_MAX);
-    }
-    Units::from_values(values)
 }
 
 fn put_time(out: &mut impl Put, time_us: Option<u64>) {

@@ -1,6 +1,7 @@
 //! HTTP/1.1 towards an upstream: one connection, one exchange at a time, no task of its own.
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Weak;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::io::AsyncWrite;
 
 use crate::clock;
 use crate::error::{Error, Kind};
@@ -110,6 +112,8 @@ pub struct H1Exchange {
     pieces: Vec<Bytes>,
     written: usize,
     total: usize,
+    /// TLS still holds a part of what was written.
+    unflushed: bool,
     answered: bool,
     body: Body,
     keep_alive: bool,
@@ -127,6 +131,7 @@ impl H1Exchange {
             pieces: outgoing.body,
             written: 0,
             total,
+            unflushed: false,
             answered: false,
             body: Body::Ended,
             keep_alive: false,
@@ -139,7 +144,7 @@ impl H1Exchange {
     }
 
     pub(super) fn sent(&self) -> bool {
-        self.written == self.total
+        self.written == self.total && !self.unflushed
     }
 
     pub(super) fn answered(&self) -> bool {
@@ -205,12 +210,14 @@ impl H1Exchange {
         }
         // The memory of a sent request is of no use while a long answer flows.
         self.pieces = Vec::new();
-        let conn = self.conn();
+        let conn = self.conn.as_mut().expect("the exchange is not finished");
         if conn.wbuf.capacity() > KEEP_BYTES {
             conn.wbuf = Vec::new();
         }
         if conn.io.is_tls() {
-            return tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut conn.io), cx);
+            self.unflushed = true;
+            ready!(AsyncWrite::poll_flush(Pin::new(&mut conn.io), cx))?;
+            self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
