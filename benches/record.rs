@@ -10,8 +10,8 @@ use foretoken::meter::{
     AttemptRecord, Candidate, Counters, End, Meter, Opening, Room, State, Units,
 };
 use foretoken::store::{
-    Abandoned, Attempt, Batch, Covered, Fsync, Journal, List, Open, RowKey, Settings, Settle,
-    Store, StoreError, Sums, Writer,
+    Abandoned, Attempt, Batch, Covered, Fsync, Journal, List, Open, RowKey, Settings, Settle, Span,
+    Store, StoreError, Sums, Totals, Writer,
 };
 
 fn main() {
@@ -115,6 +115,26 @@ fn journal_file_open_settle(bencher: Bencher) {
     bencher.bench_local(|| {
         n += 1;
         append(&writer, n);
+    });
+}
+
+/// What the thread behind pays for a thousand requests.
+#[divan::bench]
+fn totals_commit_1000_requests(bencher: Bencher) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = journal(Some(&dir));
+    let writer = journal.writer(0).expect("a writer");
+    (1..=1000).for_each(|n| append(&writer, n));
+    let mut paths = std::fs::read_dir(dir.path()).expect("a directory");
+    let first = paths.find_map(|entry| {
+        let path = entry.ok()?.path();
+        path.file_name()?.to_str()?.starts_with("0000000000000001-").then_some(path)
+    });
+    let bytes = std::fs::read(first.expect("the first segment")).expect("readable");
+    bencher.bench_local(|| {
+        let span = Span { segment: 1, start: 32, bytes: &bytes[32..] };
+        let covered = Covered { highest: 1, positions: [(1, bytes.len() as u64)].into() };
+        Totals::in_memory().commit(&Batch { spans: vec![span], covered })
     });
 }
 

@@ -73,7 +73,7 @@ pub(super) async fn run(worker: Rc<Worker>, mut start: Start) {
 
 fn maintain(worker: &Worker) {
     let generation = worker.generation();
-    worker.pools.maintain(generation.providers.iter().map(|provider| &provider.origin));
+    worker.pools.maintain(generation.snapshot().providers.iter().map(|provider| &provider.origin));
 }
 
 /// Lets the connections end by themselves for a while.

@@ -28,7 +28,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// cancels now and then, an attacker does nothing else.
 const RESETS_FORGIVEN: u64 = 200;
 /// Bytes prepared for the connection at a time.
-const WRITE_BYTES: usize = 16 * 1024;
+const WRITE_BYTES: usize = 2 * 1024;
 
 /// What the streams of one connection tell the task that drives it.
 #[derive(Default)]
@@ -242,7 +242,7 @@ impl H2Down {
 
     fn pack(&mut self, data: &[u8]) -> Bytes {
         if self.buffer.capacity() - self.buffer.len() < data.len() {
-            self.buffer.reserve(data.len().max(WRITE_BYTES / 8).min(WRITE_BYTES).max(data.len()));
+            self.buffer.reserve(data.len().max(WRITE_BYTES));
         }
         self.buffer.extend_from_slice(data);
         self.buffer.split().freeze()

@@ -1,12 +1,10 @@
 //! Statistics that nobody enforces: each worker counts for itself, readers add up.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ident::{Alias, KeyId, TargetId};
-use crate::store::{OTHER, RowKey, Settle, Sums, Units};
+use crate::store::{OTHER, RowKey, RowName, Settle, Sums, Units};
 
 /// Pairs of key and model that one worker tells apart. Callers can invent model names where an alias
 /// is a pattern; what is above goes to a row of its key, or to one for all.
@@ -60,7 +58,8 @@ pub struct Shard {
 
 #[derive(Default, Debug)]
 struct Rows {
-    index: HashMap<PairKey, usize>,
+    /// By key and model; the target is left empty.
+    index: HashMap<RowKey, usize>,
     pairs: Vec<Pair>,
 }
 
@@ -80,7 +79,7 @@ impl Shard {
     /// The place of this key and model.
     pub(super) fn pair(&self, key: &KeyId, model: &Alias) -> PairIndex {
         let mut rows = self.rows();
-        if let Some(&at) = rows.index.get(&(key.as_str(), model.as_str()) as &dyn Named) {
+        if let Some(&at) = rows.index.get(&[key.as_str(), model.as_str(), ""] as &dyn RowName) {
             return PairIndex(at);
         }
         let full = rows.pairs.len() >= PAIRS_MAX;
@@ -114,11 +113,11 @@ impl Shard {
 
 impl Rows {
     fn place(&mut self, key: KeyId, model: Alias) -> usize {
-        if let Some(&at) = self.index.get(&(key.as_str(), model.as_str()) as &dyn Named) {
+        if let Some(&at) = self.index.get(&[key.as_str(), model.as_str(), ""] as &dyn RowName) {
             return at;
         }
         let at = self.pairs.len();
-        self.index.insert(PairKey(key.clone(), model.clone()), at);
+        self.index.insert([key.as_str(), model.as_str(), ""].into(), at);
         self.pairs.push(Pair { key, model, targets: Vec::new() });
         at
     }
@@ -142,52 +141,6 @@ impl Pair {
         &mut self.targets[at].1
     }
 }
-
-#[derive(PartialEq, Eq, Debug)]
-struct PairKey(KeyId, Alias);
-
-/// A pair of names, owned or borrowed: lets the map be asked without copying the names.
-trait Named {
-    fn names(&self) -> (&str, &str);
-}
-
-impl Named for PairKey {
-    fn names(&self) -> (&str, &str) {
-        (self.0.as_str(), self.1.as_str())
-    }
-}
-
-impl Named for (&str, &str) {
-    fn names(&self) -> (&str, &str) {
-        *self
-    }
-}
-
-impl<'a> Borrow<dyn Named + 'a> for PairKey {
-    fn borrow(&self) -> &(dyn Named + 'a) {
-        self
-    }
-}
-
-impl Hash for PairKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.names().hash(state);
-    }
-}
-
-impl Hash for dyn Named + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.names().hash(state);
-    }
-}
-
-impl PartialEq for dyn Named + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.names() == other.names()
-    }
-}
-
-impl Eq for dyn Named + '_ {}
 
 #[cfg(test)]
 mod tests {

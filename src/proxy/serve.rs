@@ -30,7 +30,7 @@ pub async fn serve<D: Downstream>(
 ) {
     let now = clock::now();
     let generation = worker.generation();
-    let snapshot: &Snapshot = &generation;
+    let snapshot = generation.snapshot();
     let client = client_address(head, down.peer(), &snapshot.settings.trusted_proxies);
     let mut record = Record::new(worker, now, client, head.version);
     if let Some(hook) = &worker.shared.fault_hook {

@@ -49,23 +49,34 @@ struct Payer {
     scopes: Scopes,
 }
 
-/// The present generation, under a reference count of this worker's own.
-struct Generation {
-    cache: arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
-    held: Rc<Arc<Snapshot>>,
-}
+/// One generation, under a reference count of this worker's own: a request that holds it touches
+/// nothing that other workers touch.
+pub struct Generation(Arc<Snapshot>);
 
 impl Generation {
+    /// What the generation consists of.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// Finds the present generation.
+struct Generations {
+    cache: arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    held: Rc<Generation>,
+}
+
+impl Generations {
     fn new(snapshot: &Arc<ArcSwap<Snapshot>>) -> Self {
         let mut cache = arc_swap::Cache::new(snapshot.clone());
-        let held = Rc::new(cache.load().clone());
-        Generation { cache, held }
+        let held = Rc::new(Generation(cache.load().clone()));
+        Generations { cache, held }
     }
 
-    fn present(&mut self) -> Rc<Arc<Snapshot>> {
+    fn present(&mut self) -> Rc<Generation> {
         let newest = self.cache.load();
-        if !Arc::ptr_eq(newest, &self.held) {
-            self.held = Rc::new(newest.clone());
+        if !Arc::ptr_eq(newest, &self.held.0) {
+            self.held = Rc::new(Generation(newest.clone()));
         }
         self.held.clone()
     }
@@ -81,7 +92,7 @@ pub struct Worker {
     pub(super) retries: RetryBudget,
     grants: RefCell<GrantCache>,
     payers: RefCell<HashMap<(usize, usize), Payer>>,
-    generation: RefCell<Generation>,
+    generations: RefCell<Generations>,
     rng: RefCell<SmallRng>,
     /// Header lists and output that are used within one poll.
     pub(super) headers: RefCell<Headers>,
@@ -105,7 +116,7 @@ impl Worker {
             retries: RetryBudget::default(),
             grants: RefCell::default(),
             payers: RefCell::default(),
-            generation: RefCell::new(Generation::new(&shared.snapshot)),
+            generations: RefCell::new(Generations::new(&shared.snapshot)),
             rng: RefCell::new(SmallRng::from_os_rng()),
             headers: RefCell::default(),
             out: RefCell::default(),
@@ -115,8 +126,8 @@ impl Worker {
 
     /// The present generation. Costs one load of a pointer that changes only with a reload; the
     /// shared reference count is touched once per reload and worker.
-    pub fn generation(&self) -> Rc<Arc<Snapshot>> {
-        self.generation.borrow_mut().present()
+    pub fn generation(&self) -> Rc<Generation> {
+        self.generations.borrow_mut().present()
     }
 
     /// The grant of a presented key.

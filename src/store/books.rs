@@ -1,6 +1,8 @@
 //! The sums of what was recorded, as a pure state machine: records in, rows out. No file, no clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use super::codec::{Put, Take};
 use super::frame;
@@ -17,7 +19,7 @@ pub const ROWS_MAX: usize = 1 << 17;
 pub const OTHER: &str = "(other)";
 
 /// What a row adds up.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct RowKey {
     /// The id of the key; empty if a `Settle` had lost its `Open`.
     pub key: String,
@@ -26,6 +28,56 @@ pub struct RowKey {
     /// The target that answered; empty if none did.
     pub target: String,
 }
+
+/// The names of a row, owned or borrowed: lets a map of [`RowKey`]s be asked without copying them.
+pub trait RowName {
+    /// Key, model, target.
+    fn names(&self) -> [&str; 3];
+}
+
+impl RowName for RowKey {
+    fn names(&self) -> [&str; 3] {
+        [&self.key, &self.model, &self.target]
+    }
+}
+
+impl RowName for [&str; 3] {
+    fn names(&self) -> [&str; 3] {
+        *self
+    }
+}
+
+impl From<[&str; 3]> for RowKey {
+    fn from([key, model, target]: [&str; 3]) -> Self {
+        RowKey { key: key.to_owned(), model: model.to_owned(), target: target.to_owned() }
+    }
+}
+
+impl<'a> Borrow<dyn RowName + 'a> for RowKey {
+    fn borrow(&self) -> &(dyn RowName + 'a) {
+        self
+    }
+}
+
+impl Hash for RowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl Hash for dyn RowName + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl PartialEq for dyn RowName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for dyn RowName + '_ {}
 
 /// The sums of one row.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -95,7 +147,7 @@ impl Sums {
 /// All sums, the requests that are open, and how far the journal is taken in.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(super) struct Books {
-    rows: BTreeMap<RowKey, Sums>,
+    rows: HashMap<RowKey, Sums>,
     /// The frame of each `Open` without a `Settle`: whoever looks at it later finds all of it.
     open: HashMap<RequestId, Box<[u8]>>,
     covered: Covered,
@@ -113,24 +165,34 @@ impl Books {
     }
 
     pub(super) fn rows(&self) -> Vec<(RowKey, Sums)> {
-        self.rows.iter().map(|(key, sums)| (key.clone(), *sums)).collect()
+        let mut rows: Vec<_> = self.rows.iter().map(|(key, sums)| (key.clone(), *sums)).collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        rows
     }
 
     /// Takes in what is new in `batch`. A record below the position reached before is skipped, so
     /// a batch that comes twice counts once.
     pub(super) fn apply(&mut self, batch: &Batch<'_>) {
-        for entry in &batch.entries {
-            let reached = self.covered.positions.entry(entry.segment).or_insert(0);
-            if entry.end <= *reached {
-                continue;
-            }
-            *reached = entry.end;
-            match &entry.record {
-                Record::Open(open) => {
-                    self.open.entry(open.id).or_insert_with(|| entry.frame.into());
+        // Most requests end in the batch that opens them: those need no copy.
+        let mut opened: HashMap<RequestId, &[u8]> = HashMap::new();
+        for span in &batch.spans {
+            let reached = self.covered.positions.get(&span.segment).copied().unwrap_or(0);
+            for entry in span.entries(reached) {
+                if let Some(id) = entry.opens() {
+                    opened.insert(id, entry.frame);
+                } else if let Some(Record::Settle(settle)) = entry.record() {
+                    match opened.remove(&settle.id) {
+                        Some(frame) => self.settle(&settle, Some(frame)),
+                        None => {
+                            let frame = self.open.remove(&settle.id);
+                            self.settle(&settle, frame.as_deref());
+                        }
+                    }
                 }
-                Record::Settle(settle) => self.settle(settle),
             }
+        }
+        for (id, frame) in opened {
+            self.open.insert(id, frame.into());
         }
         self.covered = batch.covered.clone();
     }
@@ -157,9 +219,8 @@ impl Books {
         abandoned
     }
 
-    fn settle(&mut self, settle: &Settle<'_>) {
-        let frame = self.open.remove(&settle.id);
-        let open = match frame.as_deref().and_then(read_open) {
+    fn settle(&mut self, settle: &Settle<'_>, open: Option<&[u8]>) {
+        let open = match open.and_then(read_open) {
             Some(open) => open,
             None => {
                 self.orphans += 1;
@@ -177,13 +238,14 @@ impl Books {
     }
 
     fn row(&mut self, key: &str, model: &str, target: &str) -> &mut Sums {
-        let mut row_key =
-            RowKey { key: key.to_owned(), model: model.to_owned(), target: target.to_owned() };
-        if self.rows.len() >= ROWS_MAX && !self.rows.contains_key(&row_key) {
-            row_key.model = OTHER.to_owned();
-            row_key.target = OTHER.to_owned();
+        let mut names = [key, model, target];
+        if !self.rows.contains_key(&names as &dyn RowName) {
+            if self.rows.len() >= ROWS_MAX {
+                names = [key, OTHER, OTHER];
+            }
+            self.rows.entry(names.into()).or_default();
         }
-        self.rows.entry(row_key).or_default()
+        self.rows.get_mut(&names as &dyn RowName).expect("it is there or was just made")
     }
 
     /// The books as bytes.
@@ -268,7 +330,7 @@ fn read_open(frame: &[u8]) -> Option<Open<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Entry;
+    use super::super::Span;
     use super::super::record::{Attempt, List};
     use super::*;
     use crate::error::Kind;
@@ -292,32 +354,31 @@ mod tests {
         })
     }
 
-    /// Applies the records as if they stood in segment 1, one byte each, from `at` on.
-    fn apply(books: &mut Books, at: u64, records: &[Record<'_>]) {
-        let frames: Vec<_> = records.iter().map(frame::tests::framed).collect();
-        let entries = (at + 1..)
-            .zip(records.iter().cloned().zip(&frames))
-            .map(|(end, (record, frame))| Entry { segment: 1, end, record, frame })
-            .collect();
-        let positions = [(1, at + records.len() as u64)].into();
-        books.apply(&Batch { entries, covered: Covered { highest: 1, positions } });
+    /// Applies the records as if they stood in segment 1 after `skipped` others.
+    fn apply(books: &mut Books, skipped: &[Record<'_>], records: &[Record<'_>]) {
+        let bytes_of =
+            |records: &[Record<'_>]| records.iter().flat_map(frame::tests::framed).collect();
+        let (before, bytes): (Vec<u8>, Vec<u8>) = (bytes_of(skipped), bytes_of(records));
+        let start = before.len() as u64;
+        let span = Span { segment: 1, start, bytes: &bytes };
+        let positions = [(1, start + bytes.len() as u64)].into();
+        books.apply(&Batch { spans: vec![span], covered: Covered { highest: 1, positions } });
     }
 
     fn sums(books: &Books, target: &str) -> Sums {
-        let key = RowKey { key: "k".into(), model: "m".into(), target: target.into() };
-        books.rows.get(&key).copied().unwrap_or_default()
+        books.rows.get(&["k", "m", target] as &dyn RowName).copied().unwrap_or_default()
     }
 
     #[test]
     fn a_batch_that_comes_twice_counts_once() {
         let mut books = Books::default();
         let records = [open(1), settle(1, &[]), open(2)];
-        apply(&mut books, 0, &records);
+        apply(&mut books, &[], &records);
         let once = books.clone();
-        apply(&mut books, 0, &records);
+        apply(&mut books, &[], &records);
         assert_eq!(books, once);
         assert_eq!((sums(&books, "b").requests, sums(&books, "b").units.in_text), (1, 10));
-        apply(&mut books, 2, &[open(2), settle(2, &[])]);
+        apply(&mut books, &records[..2], &[open(2), settle(2, &[])]);
         assert_eq!((sums(&books, "b").requests, books.orphans), (2, 0));
     }
 
@@ -330,7 +391,7 @@ mod tests {
             ttft_us: None,
         };
         let mut books = Books::default();
-        apply(&mut books, 0, &[open(1), settle(1, &[lost, Attempt { target: "b", ..lost }])]);
+        apply(&mut books, &[], &[open(1), settle(1, &[lost, Attempt { target: "b", ..lost }])]);
         assert_eq!((sums(&books, "a").requests, sums(&books, "a").attempts), (0, 1));
         assert_eq!(sums(&books, "a").attempt_units.out_text, 1);
         assert_eq!((sums(&books, "b").requests, sums(&books, "b").attempts), (1, 1));
@@ -340,7 +401,7 @@ mod tests {
     #[test]
     fn what_stays_open_becomes_unsettled_once() {
         let mut books = Books::default();
-        apply(&mut books, 0, &[open(1), open(2), settle(1, &[])]);
+        apply(&mut books, &[], &[open(1), open(2), settle(1, &[])]);
         let abandoned = books.abandon();
         assert_eq!(abandoned.len(), 1);
         assert_eq!((abandoned[0].id, abandoned[0].reserved_tokens), (id(2), 100));
@@ -351,7 +412,7 @@ mod tests {
     #[test]
     fn a_settle_without_its_open_is_kept_and_counted() {
         let mut books = Books::default();
-        apply(&mut books, 0, &[settle(9, &[])]);
+        apply(&mut books, &[], &[settle(9, &[])]);
         assert_eq!(books.orphans, 1);
         assert_eq!(books.rows[&RowKey { target: "b".into(), ..RowKey::default() }].requests, 1);
     }
@@ -359,7 +420,7 @@ mod tests {
     #[test]
     fn books_survive_being_written_and_any_cut_is_noticed() {
         let mut books = Books::default();
-        apply(&mut books, 0, &[open(1), open(2), settle(1, &[]), settle(7, &[])]);
+        apply(&mut books, &[], &[open(1), open(2), settle(1, &[]), settle(7, &[])]);
         let mut bytes = Vec::new();
         books.write(&mut bytes);
         assert_eq!(Books::read(&bytes).as_ref(), Some(&books));

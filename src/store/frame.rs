@@ -189,6 +189,22 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), Stop> {
     Ok((record.ok_or(Stop::Bad)?, align(FRAME_BYTES + length).min(bytes.len())))
 }
 
+/// The first frame of a run that was checked before, padding included.
+pub(super) fn split(bytes: &[u8]) -> Option<&[u8]> {
+    let length = Take::new(bytes).u32()? as usize;
+    if length == 0 {
+        return None;
+    }
+    bytes.get(..align(FRAME_BYTES + length).min(bytes.len()))
+}
+
+/// The id in a frame that was checked before, if it holds an `Open`.
+pub(super) fn opens(frame: &[u8]) -> Option<RequestId> {
+    let mut take = Take::new(frame.get(FRAME_BYTES..)?);
+    let (_version, kind) = (take.u8()?, take.u8()?);
+    if kind == KIND_OPEN { take.u128().map(RequestId::from_u128) } else { None }
+}
+
 fn take_open(mut take: Take<'_>) -> Option<Open<'_>> {
     let mut open = Open {
         id: RequestId::from_u128(take.u128()?),

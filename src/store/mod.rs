@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use books::{OTHER, ROWS_MAX, RowKey, Sums};
+pub use books::{OTHER, ROWS_MAX, RowKey, RowName, Sums};
 pub use frame::{Room, VERSION};
 pub use journal::{Fsync, Journal, OpenError, Settings};
 pub use record::{
@@ -94,21 +94,54 @@ pub struct Covered {
 /// Records in the order of their writing within each segment, and the positions after them.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    pub entries: Vec<Entry<'a>>,
+    pub spans: Vec<Span<'a>>,
     /// Replaces what was remembered before.
     pub covered: Covered,
 }
 
-/// A record and where it stood.
-#[derive(Debug)]
-pub struct Entry<'a> {
+/// A run of whole, sound records as they stand in a segment: a batch is not unpacked before the
+/// store asks, because that costs more than writing the records did.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
     /// The number of the segment.
     pub segment: u64,
+    /// The offset of the first record.
+    pub start: u64,
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Span<'a> {
+    /// The records one by one, from the first that ends above the offset `reached`.
+    pub fn entries(self, reached: u64) -> impl Iterator<Item = Entry<'a>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let frame = frame::split(&self.bytes[at..])?;
+            at += frame.len();
+            Some(Entry { end: self.start + at as u64, frame })
+        })
+        .skip_while(move |entry| entry.end <= reached)
+    }
+}
+
+/// A record, still packed.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
     /// The offset after the record.
     pub end: u64,
-    pub record: Record<'a>,
     /// Its bytes, for a store that wants to keep all of it.
     pub frame: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The request, if this is its opening: found without unpacking.
+    pub fn opens(&self) -> Option<RequestId> {
+        frame::opens(self.frame)
+    }
+
+    /// The record.
+    pub fn record(&self) -> Option<Record<'a>> {
+        frame::decode(self.frame).ok().map(|(record, _)| record)
+    }
 }
 
 /// A request that a former process opened and never settled.

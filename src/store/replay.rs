@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::frame::{self, RECORD_BYTES_MAX, Stop};
 use super::journal::OpenError;
-use super::record::Record;
 use super::segment::{self, HEADER_BYTES, Header, sync_dir};
-use super::{Abandoned, Batch, Covered, Entry, Store};
+use super::{Abandoned, Batch, Covered, Span, Store};
 
 /// Damaged segments are set aside for whoever wants to look; no more than this many.
 const DAMAGED_KEPT: usize = 8;
@@ -113,11 +112,10 @@ fn take_in(
     let Some(unread) = bytes.get(from..) else {
         return Ok(Tail::Damaged(from - bytes.len()));
     };
-    let mut entries = Vec::new();
-    let mut end = from;
-    let mut tail = walk(unread, |at, frame, record| {
-        end = from + at;
-        entries.push(Entry { segment: id, end: end as u64, record, frame });
+    let (mut records, mut sound_bytes) = (0, 0);
+    let mut tail = walk(unread, |end| {
+        records += 1;
+        sound_bytes = end;
     });
     if let Tail::Newer(version) = tail {
         return Err(newer(u16::from(version)));
@@ -125,10 +123,11 @@ fn take_in(
     if matches!(tail, Tail::Clean) && bytes.len() < made_bytes {
         tail = Tail::Damaged(made_bytes - bytes.len());
     }
-    if !entries.is_empty() {
-        report.records += entries.len();
-        covered.positions.insert(id, end as u64);
-        let batch = Batch { entries, covered: covered.clone() };
+    if records > 0 {
+        report.records += records;
+        covered.positions.insert(id, (from + sound_bytes) as u64);
+        let span = Span { segment: id, start: from as u64, bytes: &unread[..sound_bytes] };
+        let batch = Batch { spans: vec![span], covered: covered.clone() };
         store.commit(&batch).map_err(OpenError::Store)?;
     }
     Ok(tail)
@@ -147,18 +146,15 @@ pub(super) enum Tail {
     Newer(u8),
 }
 
-/// Reads records from the start of `bytes`; `visit` gets the offset after each, its frame and the
-/// record. Stops at the first thing that is not a sound record.
-pub(super) fn walk<'a>(
-    bytes: &'a [u8],
-    mut visit: impl FnMut(usize, &'a [u8], Record<'a>),
-) -> Tail {
+/// Checks records from the start of `bytes`; `visit` gets the offset after each. Stops at the first
+/// thing that is not a sound record.
+pub(super) fn walk(bytes: &[u8], mut visit: impl FnMut(usize)) -> Tail {
     let mut at = 0;
     loop {
         match frame::decode(&bytes[at..]) {
-            Ok((record, frame_bytes)) => {
-                visit(at + frame_bytes, &bytes[at..at + frame_bytes], record);
+            Ok((_, frame_bytes)) => {
                 at += frame_bytes;
+                visit(at);
             }
             Err(Stop::Newer(version)) => return Tail::Newer(version),
             Err(Stop::End | Stop::Bad) => break,

@@ -158,7 +158,7 @@ fn sample() -> (String, Vec<u8>, Vec<usize>) {
     let path = segments_in(dir.path()).remove(0);
     let bytes = std::fs::read(&path).expect("readable");
     let mut ends = vec![segment::HEADER_BYTES];
-    walk(&bytes[segment::HEADER_BYTES..], |end, _, _| ends.push(segment::HEADER_BYTES + end));
+    walk(&bytes[segment::HEADER_BYTES..], |end| ends.push(segment::HEADER_BYTES + end));
     assert_eq!(ends.len(), 7);
     (path.file_name().expect("a name").to_str().expect("text").to_owned(), bytes, ends)
 }
@@ -198,7 +198,7 @@ fn a_flipped_bit_anywhere_is_cut_off_and_reported() {
             let mut flipped = bytes[..ends[6]].to_vec();
             flipped[at] ^= 1 << bit;
             let mut records = 0;
-            let tail = walk(&flipped[segment::HEADER_BYTES..], |_, _, _| records += 1);
+            let tail = walk(&flipped[segment::HEADER_BYTES..], |_| records += 1);
             let want = if is_padding { 6 } else { before };
             assert_eq!(records, want, "byte {at} bit {bit}");
             assert_eq!(matches!(tail, Tail::Clean), is_padding, "byte {at} bit {bit}");

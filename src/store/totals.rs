@@ -133,7 +133,7 @@ mod tests {
         let path = dir.path().join("totals");
         let store = Totals::open(&path).expect("new");
         let covered = Covered { highest: 7, positions: [(7, 99)].into() };
-        store.commit(&Batch { entries: Vec::new(), covered: covered.clone() }).expect("saved");
+        store.commit(&Batch { spans: Vec::new(), covered: covered.clone() }).expect("saved");
         assert_eq!(Totals::open(&path).expect("sound").covered().expect("known"), covered);
         let sound = std::fs::read(&path).expect("readable");
         for at in 0..sound.len() {
@@ -161,7 +161,7 @@ mod tests {
         let path = dir.path().join("sub").join("totals");
         let store = Totals::open(&path).expect("new");
         let covered = Covered { highest: 1, positions: [(1, 40)].into() };
-        let batch = Batch { entries: Vec::new(), covered: covered.clone() };
+        let batch = Batch { spans: Vec::new(), covered: covered.clone() };
         store.commit(&batch).expect_err("no such directory");
         std::fs::create_dir(dir.path().join("sub")).expect("made");
         store.commit(&batch).expect("saved");

@@ -140,7 +140,7 @@ impl Exchange {
     /// Gives the connection back once the answer is complete; otherwise it is closed or reset.
     pub fn finish(self) {
         match self {
-            Exchange::H1(exchange) => exchange.finish(),
+            Exchange::H1(exchange) => (*exchange).finish(),
             Exchange::H2(_) => {}
         }
     }

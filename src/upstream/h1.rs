@@ -378,7 +378,7 @@ impl H1Exchange {
     }
 
     /// Gives the connection back if it is in a state to be used again.
-    pub(super) fn finish(mut self: Box<Self>) {
+    pub(super) fn finish(mut self) {
         let clean = self.keep_alive && self.sent() && matches!(self.body, Body::Ended);
         let Some(mut conn) = self.conn.take() else { return };
         if !clean || !conn.rbuf.is_empty() {

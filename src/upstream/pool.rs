@@ -111,6 +111,7 @@ pub(super) struct Pool {
     origin: Arc<Origin>,
     min_warm: usize,
     /// The most recently used last: it is the most likely to live, and the others can age.
+    #[expect(clippy::vec_box, reason = "moves between pool and exchange as a pointer")]
     idle: RefCell<Vec<Box<H1Conn>>>,
     h2: RefCell<Vec<Rc<H2Conn>>>,
     waiters: RefCell<VecDeque<oneshot::Sender<Answer>>>,

@@ -208,7 +208,7 @@ fn absolute_form(target: &str) -> Option<&str> {
         target.get(scheme.len()..)
     })?;
     let slash = rest.find('/')?;
-    valid_authority(rest[..slash].as_bytes()).then(|| &rest[slash..])
+    valid_authority(&rest.as_bytes()[..slash]).then(|| &rest[slash..])
 }
 
 /// Whether `authority` can be a host with an optional port: `a/?#` and userinfo are not.
