@@ -77,10 +77,10 @@ impl TargetState {
     }
 
     /// Counts a request under way until the sample is dropped.
-    pub fn begin(self: &Arc<Self>, worker: usize) -> Sample {
+    pub fn begin(&self, worker: usize) -> Sample<'_> {
         let worker = worker % self.shards.len();
         self.shards[worker].outstanding.fetch_add(1, Relaxed);
-        Sample { state: self.clone(), worker }
+        Sample { state: self, worker }
     }
 
     /// The model is missing there, or the region is refused.
@@ -119,12 +119,12 @@ pub struct TtftSummary {
 
 /// A request that is with a target. Dropped without a word it says nothing of the target's health:
 /// the caller left.
-pub struct Sample {
-    state: Arc<TargetState>,
+pub struct Sample<'a> {
+    state: &'a TargetState,
     worker: usize,
 }
 
-impl Sample {
+impl Sample<'_> {
     /// The first content came after this long.
     pub fn first_content(&self, ttft_us: u64) {
         let shard = &self.state.shards[self.worker];
@@ -151,7 +151,7 @@ impl Sample {
     }
 }
 
-impl Drop for Sample {
+impl Drop for Sample<'_> {
     fn drop(&mut self) {
         self.state.shards[self.worker].outstanding.fetch_sub(1, Relaxed);
     }

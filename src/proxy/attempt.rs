@@ -1,7 +1,6 @@
 //! One attempt at one candidate, up to the first content of its answer. A state machine without a
 //! task of its own: dropping it cancels.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -10,12 +9,13 @@ use bytes::Bytes;
 use crate::clock;
 use crate::dialect::{End, classify, inspect, scrub, splice};
 use crate::error::{Effect, Error, Kind};
-use crate::health::{CredentialState, Sample};
+use crate::health::Sample;
 use crate::proxy::answer::{Answer, Progress, Reader};
 use crate::proxy::attempts::Ask;
 use crate::proxy::head::upstream_headers;
+use crate::proxy::snapshot::KeyedCredential;
 use crate::route::Target;
-use crate::upstream::{Acquire, Conn, Credential, DataEvent, Exchange, Outgoing};
+use crate::upstream::{Acquire, Conn, DataEvent, Exchange, Outgoing};
 use crate::wire::Name;
 
 /// Bytes of an error's body that are read.
@@ -40,13 +40,12 @@ enum Phase {
 }
 
 /// An attempt under way.
-pub(super) struct Attempt {
+pub(super) struct Attempt<'a> {
     pub pick: Pick,
     phase: Phase,
-    pub sample: Sample,
-    target: Arc<Target>,
-    credential: Arc<Credential>,
-    credential_state: Arc<CredentialState>,
+    pub sample: Sample<'a>,
+    target: &'a Target,
+    keyed: &'a KeyedCredential,
     began: Instant,
     /// When the request was handed to a connection.
     pub sent_at: Option<Instant>,
@@ -61,29 +60,27 @@ pub(super) struct Attempt {
 }
 
 /// An attempt whose answer may flow to the caller.
-pub(super) struct Winner {
+pub(super) struct Winner<'a> {
     pub pick: Pick,
     pub answer: Answer,
     /// Bytes read so far, and whether those were all.
     pub held: Vec<u8>,
     pub end: Option<End>,
-    pub sample: Sample,
+    pub sample: Sample<'a>,
     pub sent_at: Instant,
-    pub credential: Arc<Credential>,
-    pub credential_state: Arc<CredentialState>,
+    pub keyed: &'a KeyedCredential,
     pub has_content: bool,
 }
 
-impl Attempt {
+impl<'a> Attempt<'a> {
     /// Starts an attempt; `fresh` insists on a new connection, `pause` waits a little first.
     pub(super) fn new(
-        ask: &Ask<'_>,
+        ask: &Ask<'a, '_>,
         pick: Pick,
-        credential: Arc<Credential>,
-        credential_state: Arc<CredentialState>,
+        keyed: &'a KeyedCredential,
         fresh: bool,
         pause: bool,
-    ) -> Attempt {
+    ) -> Attempt<'a> {
         let target = ask.target(pick);
         let origin = &ask.provider(pick).origin;
         let pools = &ask.worker.pools;
@@ -99,8 +96,7 @@ impl Attempt {
             phase,
             sample: target.state.begin(ask.worker.index),
             target,
-            credential,
-            credential_state,
+            keyed,
             began: clock::instant(),
             sent_at: None,
             reused: false,
@@ -112,7 +108,7 @@ impl Attempt {
     }
 
     /// When the attempt has taken too long.
-    pub(super) fn deadline(&self, ask: &Ask<'_>) -> Option<Instant> {
+    pub(super) fn deadline(&self, ask: &Ask<'_, '_>) -> Option<Instant> {
         let timeouts = &ask.provider(self.pick).timeouts;
         match self.sent_at {
             // The dial has its own limit; this one also covers waiting for a free connection.
@@ -143,7 +139,7 @@ impl Attempt {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        ask: &Ask<'_>,
+        ask: &Ask<'_, '_>,
         must_hold: bool,
     ) -> Poll<Result<Progress, Error>> {
         self.polled = true;
@@ -192,7 +188,7 @@ impl Attempt {
     }
 
     /// Puts the request on a connection.
-    fn begin(&mut self, ask: &Ask<'_>, conn: Conn) {
+    fn begin(&mut self, ask: &Ask<'_, '_>, conn: Conn) {
         let provider = ask.provider(self.pick);
         let model = self.target.upstream_model.as_deref();
         let wants = ask.plan.stream && !ask.plan.wants_usage;
@@ -200,7 +196,7 @@ impl Attempt {
         let edits = splice(ask.asked, model, self.strip_usage);
         let body = if edits.is_empty() { vec![ask.body.clone()] } else { pieces(ask.body, &edits) };
         let mut headers = ask.worker.headers.borrow_mut();
-        upstream_headers(ask.head, &self.credential, &provider.headers, &mut headers);
+        upstream_headers(ask.head, &self.keyed.credential, &provider.headers, &mut headers);
         let mut path = String::with_capacity(64);
         path.push_str(&provider.base_path);
         path.push_str(ask.plan.endpoint.path());
@@ -216,7 +212,7 @@ impl Attempt {
         self.sent_at = Some(clock::instant());
     }
 
-    fn take_head(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+    fn take_head(&mut self, ask: &Ask<'_, '_>) -> Result<(), Error> {
         let Phase::Head(exchange) = std::mem::replace(&mut self.phase, Phase::Over) else {
             return Ok(());
         };
@@ -246,7 +242,7 @@ impl Attempt {
         } else {
             classify(status, field, &body, clock::unix_ms())
         };
-        let secrets: Vec<&str> = self.credential.secret().into_iter().collect();
+        let secrets: Vec<&str> = self.keyed.credential.secret().into_iter().collect();
         error.message = scrub(&error.message, &secrets).into_owned();
         error.cause = error.cause.map(|cause| scrub(&cause, &secrets).into_owned());
         if error.kind.row().effect == Effect::Ignore
@@ -265,8 +261,8 @@ impl Attempt {
     }
 
     /// What the attempt was made with.
-    pub(super) fn credential(&self) -> (Arc<Credential>, Arc<CredentialState>) {
-        (self.credential.clone(), self.credential_state.clone())
+    pub(super) fn keyed(&self) -> &'a KeyedCredential {
+        self.keyed
     }
 
     /// Draws the consequences of a fault for the target and the credential.
@@ -276,10 +272,10 @@ impl Attempt {
         match error.kind.row().effect {
             Effect::Ignore => {}
             Effect::Failure => self.sample.failed(now),
-            Effect::CoolDown => self.credential_state.cool(now, wait),
+            Effect::CoolDown => self.keyed.state.cool(now, wait),
             Effect::ParkCredential => {
-                tracing::warn!(credential = %self.credential.name, %error, "credential parked");
-                self.credential_state.park(now);
+                tracing::warn!(credential = %self.keyed.credential.name, %error, "credential parked");
+                self.keyed.state.park(now);
             }
             Effect::ParkTarget => {
                 tracing::warn!(target_id = %self.target.id, %error, "target parked");
@@ -289,7 +285,7 @@ impl Attempt {
     }
 
     /// Takes the answer out, to let it flow.
-    pub(super) fn into_winner(self, progress: Progress) -> Option<Winner> {
+    pub(super) fn into_winner(self, progress: Progress) -> Option<Winner<'a>> {
         let Phase::Held(answer) = self.phase else { return None };
         Some(Winner {
             pick: self.pick,
@@ -300,8 +296,7 @@ impl Attempt {
             end: progress.end,
             sample: self.sample,
             sent_at: self.sent_at.unwrap_or(self.began),
-            credential: self.credential,
-            credential_state: self.credential_state,
+            keyed: self.keyed,
         })
     }
 }
@@ -311,7 +306,7 @@ fn flows(
     answer: &Answer,
     held: &[u8],
     progress: Progress,
-    ask: &Ask<'_>,
+    ask: &Ask<'_, '_>,
 ) -> Option<Result<(), Error>> {
     let Progress { signals, end } = progress;
     let limit = ask.settings.hold_bytes;

@@ -2,7 +2,6 @@
 //! dropped is cancelled upstream at once, and booked.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -27,23 +26,23 @@ use crate::wire::RequestHead;
 /// Attempts that run at the same time. One until hedging starts a second.
 const RUNNING_MAX: usize = 2;
 
-/// What is asked, and of whom it can be asked.
-pub(super) struct Ask<'a> {
+/// What is asked, and of whom it can be asked. `'a` is the generation's life, `'r` the body's.
+pub(super) struct Ask<'a, 'r> {
     pub worker: &'a Worker,
     pub snapshot: &'a Snapshot,
     pub settings: &'a Settings,
-    pub head: &'a RequestHead,
-    pub plan: &'a Plan,
-    pub asked: &'a Asked<'a>,
-    pub body: &'a Bytes,
+    pub head: &'r RequestHead,
+    pub plan: &'r Plan,
+    pub asked: &'r Asked<'r>,
+    pub body: &'r Bytes,
 }
 
-impl Ask<'_> {
-    pub(super) fn target(&self, pick: Pick) -> Arc<Target> {
-        self.snapshot.table.route(pick.route).candidates[pick.candidate].target.clone()
+impl<'a> Ask<'a, '_> {
+    pub(super) fn target(&self, pick: Pick) -> &'a Target {
+        &self.snapshot.table.route(pick.route).candidates[pick.candidate].target
     }
 
-    pub(super) fn provider(&self, pick: Pick) -> &Provider {
+    pub(super) fn provider(&self, pick: Pick) -> &'a Provider {
         self.snapshot.provider(&self.snapshot.table.route(pick.route).candidates[pick.candidate])
     }
 }
@@ -52,25 +51,25 @@ impl Ask<'_> {
 ///
 /// # Errors
 /// The fault of the last attempt, or `ClientGone`.
-pub(super) async fn first_content<D: Downstream>(
-    ask: &Ask<'_>,
+pub(super) async fn first_content<'a, D: Downstream>(
+    ask: &Ask<'a, '_>,
     down: &mut D,
     timer: &mut LazyTimer,
     record: &mut Record<'_>,
-) -> Result<Winner, Error> {
+) -> Result<Winner<'a>, Error> {
     ask.worker.retries.earn(ask.settings.retry_ratio);
     let mut set = Set::new(ask, record.started());
     set.start_next(ask)?;
     let outcome = poll_fn(|cx| set.poll(cx, ask, down, timer, record)).await;
     if outcome.is_err() {
-        set.book_running(ask, record);
+        set.book_running(record);
     }
     outcome
 }
 
 /// The attempts under way and the candidates that are left.
-struct Set {
-    running: [Option<Attempt>; RUNNING_MAX],
+struct Set<'a> {
+    running: [Option<Attempt<'a>>; RUNNING_MAX],
     /// The route whose candidates are being asked, and the fallbacks after it.
     route: usize,
     order: Order,
@@ -86,8 +85,8 @@ struct Set {
     soonest: Option<Duration>,
 }
 
-impl Set {
-    fn new(ask: &Ask<'_>, started: Instant) -> Set {
+impl<'a> Set<'a> {
+    fn new(ask: &Ask<'a, '_>, started: Instant) -> Set<'a> {
         let mut set = Set {
             running: [None, None],
             route: ask.plan.route,
@@ -108,7 +107,7 @@ impl Set {
         set
     }
 
-    fn order_route(&mut self, ask: &Ask<'_>) {
+    fn order_route(&mut self, ask: &Ask<'a, '_>) {
         let route = ask.snapshot.table.route(self.route);
         let now = clock::instant();
         ask.worker.with_rng(|rng| {
@@ -118,7 +117,7 @@ impl Set {
     }
 
     /// The next candidate, of this route or of its fallbacks.
-    fn peek_next(&mut self, ask: &Ask<'_>) -> Option<Pick> {
+    fn peek_next(&mut self, ask: &Ask<'a, '_>) -> Option<Pick> {
         loop {
             if let Some(&candidate) = self.order.picks().get(self.next) {
                 return Some(Pick { route: self.route, candidate: usize::from(candidate) });
@@ -134,13 +133,12 @@ impl Set {
     ///
     /// # Errors
     /// `RateLimited` when all that is left waits for a reset; `NoUpstream`.
-    fn start_next(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+    fn start_next(&mut self, ask: &Ask<'a, '_>) -> Result<(), Error> {
         while let Some(pick) = self.peek_next(ask) {
             self.next += 1;
             match ask.provider(pick).pick(clock::instant()) {
                 Ok(keyed) => {
-                    let (credential, state) = (keyed.credential.clone(), keyed.state.clone());
-                    self.put(Attempt::new(ask, pick, credential, state, false, false));
+                    self.put(Attempt::new(ask, pick, keyed, false, false));
                     return Ok(());
                 }
                 Err(wait) => self.soonest = Some(self.soonest.map_or(wait, |s| s.min(wait))),
@@ -166,7 +164,7 @@ impl Set {
         }
     }
 
-    fn put(&mut self, attempt: Attempt) {
+    fn put(&mut self, attempt: Attempt<'a>) {
         self.started += 1;
         if let Some(slot) = self.running.iter_mut().find(|slot| slot.is_none()) {
             *slot = Some(attempt);
@@ -174,7 +172,7 @@ impl Set {
     }
 
     /// Whether another attempt could still follow, so that frames are worth holding back.
-    fn another_possible(&mut self, ask: &Ask<'_>) -> bool {
+    fn another_possible(&mut self, ask: &Ask<'a, '_>) -> bool {
         self.started < ask.settings.attempts
             && ask.plan.duplicate_safe
             && self.peek_next(ask).is_some()
@@ -183,11 +181,11 @@ impl Set {
     fn poll<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        ask: &Ask<'_>,
+        ask: &Ask<'a, '_>,
         down: &mut D,
         timer: &mut LazyTimer,
         record: &mut Record<'_>,
-    ) -> Poll<Result<Winner, Error>> {
+    ) -> Poll<Result<Winner<'a>, Error>> {
         loop {
             // Frames are held back as long as another attempt could still take over.
             let must_hold = !self.hold_over && self.another_possible(ask);
@@ -199,7 +197,7 @@ impl Set {
                 }
                 match outcome {
                     Poll::Ready(Ok(progress)) => {
-                        return Poll::Ready(self.win(at, progress, ask, record));
+                        return Poll::Ready(self.win(at, progress, record));
                     }
                     Poll::Ready(Err(error)) => self.fault(at, error, ask, record)?,
                     Poll::Pending => {}
@@ -226,7 +224,7 @@ impl Set {
     fn poll_times<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        ask: &Ask<'_>,
+        ask: &Ask<'a, '_>,
         down: &mut D,
         timer: &mut LazyTimer,
         record: &mut Record<'_>,
@@ -260,7 +258,7 @@ impl Set {
     fn comment<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        ask: &Ask<'_>,
+        ask: &Ask<'a, '_>,
         down: &mut D,
         record: &mut Record<'_>,
         now: Instant,
@@ -280,12 +278,11 @@ impl Set {
         &mut self,
         at: usize,
         progress: Progress,
-        ask: &Ask<'_>,
         record: &mut Record<'_>,
-    ) -> Result<Winner, Error> {
+    ) -> Result<Winner<'a>, Error> {
         let winner = self.running[at].take().and_then(|attempt| attempt.into_winner(progress));
         for loser in self.running.iter_mut().filter_map(Option::take) {
-            record.attempt_over(ask, loser.pick, Kind::Cancelled);
+            record.attempt_over(loser.pick, Kind::Cancelled);
         }
         winner.ok_or_else(|| Error::upstream(Kind::Internal, "the attempt had no answer"))
     }
@@ -298,17 +295,16 @@ impl Set {
         &mut self,
         at: usize,
         error: Error,
-        ask: &Ask<'_>,
+        ask: &Ask<'a, '_>,
         record: &mut Record<'_>,
     ) -> Result<(), Error> {
         let Some(attempt) = self.running[at].take() else { return Ok(()) };
-        record.attempt_over(ask, attempt.pick, error.kind);
+        record.attempt_over(attempt.pick, error.kind);
         // A request that may have been worked on is not sent twice if that could do harm.
         let may_repeat = ask.plan.duplicate_safe || error.unprocessed || is_definite(error.kind);
         if may_repeat && attempt.maybe_stale(&error) {
             tracing::debug!(%error, "a waiting connection was stale; dialling a fresh one");
-            let (credential, state) = attempt.credential();
-            self.put(Attempt::new(ask, attempt.pick, credential, state, true, false));
+            self.put(Attempt::new(ask, attempt.pick, attempt.keyed(), true, false));
             self.started -= 1;
             return Ok(());
         }
@@ -332,17 +328,16 @@ impl Set {
             && ask.worker.retries.spend(now, ask.settings.retry_min)
         {
             self.repeated_only = true;
-            let (credential, state) = attempt.credential();
-            self.put(Attempt::new(ask, attempt.pick, credential, state, false, true));
+            self.put(Attempt::new(ask, attempt.pick, attempt.keyed(), false, true));
             return Ok(());
         }
         if others_run { Ok(()) } else { Err(final_error(error, self.soonest)) }
     }
 
     /// Books what still runs when the request ends without a winner.
-    fn book_running(&mut self, ask: &Ask<'_>, record: &mut Record<'_>) {
+    fn book_running(&mut self, record: &mut Record<'_>) {
         for attempt in self.running.iter_mut().filter_map(Option::take) {
-            record.attempt_over(ask, attempt.pick, Kind::ClientGone);
+            record.attempt_over(attempt.pick, Kind::ClientGone);
         }
     }
 }

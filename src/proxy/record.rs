@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::admit::{Ask, Permit, admit};
@@ -17,12 +16,11 @@ use crate::meter::{
 };
 use crate::proxy::answer::{Answer, Reader};
 use crate::proxy::attempt::{Pick, Winner};
-use crate::proxy::attempts::Ask as Attempted;
 use crate::proxy::plan::Plan;
-use crate::proxy::snapshot::Snapshot;
+use crate::proxy::snapshot::{CandidateSeries, Snapshot};
 use crate::proxy::worker::Worker;
 use crate::route::MAX_PICKS;
-use crate::telemetry::{self, Inflight, Line, Series, TargetSeries, TokenKind};
+use crate::telemetry::{self, Inflight, Line, TokenKind};
 use crate::wire::Version;
 
 /// How an answer that flowed has ended.
@@ -34,6 +32,7 @@ pub(super) enum Outcome<'a> {
 /// What is known of a request so far.
 pub(super) struct Record<'w> {
     worker: &'w Worker,
+    snapshot: &'w Snapshot,
     id: RequestId,
     now: Now,
     client: IpAddr,
@@ -49,27 +48,33 @@ pub(super) struct Record<'w> {
     attempts: u32,
     status: u16,
     error: Option<Kind>,
-    target: Option<Served>,
+    served: Option<Served<'w>>,
     upstream_id: Option<Box<str>>,
     units: Units,
     entry: Option<Entry>,
     permit: Option<Permit>,
-    estimate: Option<Arc<ModelEstimate>>,
+    estimate: Option<&'w ModelEstimate>,
 }
 
 /// Who served, and where it is counted.
-struct Served {
-    alias: Arc<str>,
-    target: TargetId,
-    attempts: Arc<TargetSeries>,
-    series: Arc<Series>,
+struct Served<'w> {
+    alias: &'w Alias,
+    target: &'w TargetId,
+    counted: &'w CandidateSeries,
     _inflight: Inflight,
 }
 
 impl<'w> Record<'w> {
-    pub(super) fn new(worker: &'w Worker, now: Now, client: IpAddr, version: Version) -> Self {
+    pub(super) fn new(
+        worker: &'w Worker,
+        snapshot: &'w Snapshot,
+        now: Now,
+        client: IpAddr,
+        version: Version,
+    ) -> Self {
         Record {
             worker,
+            snapshot,
             id: worker.request_id(now),
             now,
             client,
@@ -85,7 +90,7 @@ impl<'w> Record<'w> {
             attempts: 0,
             status: 0,
             error: None,
-            target: None,
+            served: None,
             upstream_id: None,
             units: Units::default(),
             entry: None,
@@ -125,11 +130,11 @@ impl<'w> Record<'w> {
 
     /// The alias that was routed by, or the name that was asked.
     pub(super) fn alias(&self) -> &str {
-        self.target.as_ref().map_or(self.model.as_str(), |served| &served.alias)
+        self.served.as_ref().map_or(self.model.as_str(), |served| served.alias.as_str())
     }
 
     pub(super) fn target_name(&self) -> &str {
-        self.target.as_ref().map_or("", |served| served.target.as_str())
+        self.served.as_ref().map_or("", |served| served.target.as_str())
     }
 
     /// Our own time before the first byte went to an upstream.
@@ -162,11 +167,10 @@ impl<'w> Record<'w> {
     pub(super) fn admit(
         &mut self,
         plan: &Plan,
-        snapshot: &Snapshot,
         held: &Held,
         end_user: Option<&str>,
     ) -> Result<(), Error> {
-        let grant = held.grant();
+        let (grant, snapshot) = (held.grant(), self.snapshot);
         let route = snapshot.table.route(plan.route);
         let estimate = &snapshot.estimates[plan.route];
         let output = plan.max_output_tokens.unwrap_or_else(|| estimate.estimate_output());
@@ -213,7 +217,7 @@ impl<'w> Record<'w> {
             .because(full)
         })?;
         self.entry = Some(entry);
-        self.estimate = Some(estimate.clone());
+        self.estimate = Some(estimate);
         Ok(())
     }
 
@@ -235,11 +239,11 @@ impl<'w> Record<'w> {
     }
 
     /// An attempt ended without an answer that the caller got.
-    pub(super) fn attempt_over(&mut self, ask: &Attempted<'_>, pick: Pick, error: Kind) {
+    pub(super) fn attempt_over(&mut self, pick: Pick, error: Kind) {
         self.attempts += 1;
         let Pick { route, candidate } = pick;
-        let target = &ask.snapshot.table.route(route).candidates[candidate].target;
-        ask.snapshot.series[route][candidate].target.attempt(self.worker.index, Some(error));
+        let target = &self.snapshot.table.route(route).candidates[candidate].target;
+        self.snapshot.series[route][candidate].target.attempt(self.worker.index, Some(error));
         if let Some(entry) = &mut self.entry {
             entry.attempt(AttemptRecord {
                 target: target.id.clone(),
@@ -251,16 +255,15 @@ impl<'w> Record<'w> {
     }
 
     /// The attempt whose answer flows.
-    pub(super) fn winner(&mut self, winner: &Winner, snapshot: &Snapshot) {
+    pub(super) fn winner(&mut self, pick: Pick) {
         self.attempts += 1;
-        let Pick { route, candidate } = winner.pick;
-        let counted = &snapshot.series[route][candidate];
-        let route = snapshot.table.route(route);
-        self.target = Some(Served {
-            alias: route.alias.0.clone(),
-            target: route.candidates[candidate].target.id.clone(),
-            attempts: counted.target.clone(),
-            series: counted.series.clone(),
+        let Pick { route, candidate } = pick;
+        let counted = &self.snapshot.series[route][candidate];
+        let route = self.snapshot.table.route(route);
+        self.served = Some(Served {
+            alias: &route.alias,
+            target: &route.candidates[candidate].target.id,
+            counted,
             _inflight: counted.series.shard(self.worker.index).enter(),
         });
     }
@@ -283,19 +286,19 @@ impl<'w> Record<'w> {
 
     /// Books an answer that flowed, before its last bytes go to the caller. With
     /// `fsync = "always"` they wait for the mark.
-    pub(super) fn settle(&mut self, winner: &Winner, outcome: Outcome<'_>) -> Mark {
+    pub(super) fn settle(&mut self, winner: &Winner<'_>, outcome: Outcome<'_>) -> Mark {
         self.units = self.units_of(&winner.answer);
         let error = match outcome {
             Outcome::Whole => None,
             Outcome::Fault(error) => Some(error.kind),
         };
         self.error = error;
-        if let Some(served) = &self.target {
-            served.attempts.attempt(self.worker.index, error);
+        if let Some(served) = &self.served {
+            served.counted.target.attempt(self.worker.index, error);
         }
         let Some(mut entry) = self.entry.take() else { return Mark::default() };
         let units = meter_units(&self.units);
-        if let Some(served) = &self.target {
+        if let Some(served) = &self.served {
             entry.attempt(AttemptRecord {
                 target: served.target.clone(),
                 error,
@@ -310,7 +313,7 @@ impl<'w> Record<'w> {
         if error == Some(Kind::ClientGone) {
             entry.client_gone();
         }
-        if let (Some(estimate), false) = (&self.estimate, self.units.estimated) {
+        if let (Some(estimate), false) = (self.estimate, self.units.estimated) {
             estimate.learn_input(self.units.input(), self.body_bytes);
             estimate.learn_output(self.units.output());
         }
@@ -390,7 +393,8 @@ impl<'w> Record<'w> {
 
     fn count(&self) {
         let registry = &self.worker.shared.registry;
-        let series = self.target.as_ref().map_or(registry.unrouted(), |served| &served.series);
+        let served = self.served.as_ref();
+        let series = served.map_or(registry.unrouted(), |served| &served.counted.series);
         let units = &self.units;
         series.shard(self.worker.index).record(&telemetry::Record {
             status: self.status,
@@ -408,7 +412,7 @@ impl<'w> Record<'w> {
                 (TokenKind::OutImage, units.out_image),
             ],
         });
-        if let (None, Some(kind)) = (&self.target, self.error) {
+        if let (None, Some(kind)) = (&self.served, self.error) {
             registry.refuse(self.worker.index, kind);
         }
     }

@@ -40,7 +40,7 @@ pub(super) struct Flow<'a> {
 /// # Errors
 /// Only when nothing has been sent yet.
 pub(super) async fn relay<D: Downstream>(
-    winner: Winner,
+    winner: Winner<'_>,
     flow: &Flow<'_>,
     down: &mut D,
     timer: &mut LazyTimer,
@@ -67,8 +67,8 @@ enum Ended {
     CallerLeft,
 }
 
-struct Flowing {
-    winner: Winner,
+struct Flowing<'a> {
+    winner: Winner<'a>,
     seen: Signals,
     /// The caller's side has been ended.
     last_event: Instant,
@@ -84,8 +84,8 @@ struct Last {
     upstream_done: bool,
 }
 
-impl Flowing {
-    fn new(winner: Winner, flow: &Flow<'_>) -> Self {
+impl<'a> Flowing<'a> {
+    fn new(winner: Winner<'a>, flow: &Flow<'_>) -> Self {
         let now = clock::instant();
         Flowing {
             seen: winner.answer.seen,
@@ -379,7 +379,7 @@ impl Flowing {
     }
 
     fn scrubbed(&self, text: &str) -> String {
-        let secrets: Vec<&str> = self.winner.credential.secret().into_iter().collect();
+        let secrets: Vec<&str> = self.winner.keyed.credential.secret().into_iter().collect();
         scrub(text, &secrets).into_owned()
     }
 
@@ -396,16 +396,16 @@ impl Flowing {
 
     /// Draws the consequences, and gives the connection back or cuts it.
     fn close(self, ended: Ended, record: &mut Record<'_>) {
-        let Winner { answer, sample, credential_state, .. } = self.winner;
+        let Winner { answer, sample, keyed, .. } = self.winner;
         match ended {
             Ended::Whole => {
                 sample.succeeded();
-                credential_state.succeeded();
+                keyed.state.succeeded();
                 answer.into_exchange().finish();
             }
             Ended::WholeButOpen => {
                 sample.succeeded();
-                credential_state.succeeded();
+                keyed.state.succeeded();
                 drain_later(answer);
             }
             Ended::Fault(error) => {

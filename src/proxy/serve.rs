@@ -19,7 +19,7 @@ use crate::proxy::relay::{Flow, relay};
 use crate::proxy::reply;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Worker;
-use crate::wire::RequestHead;
+use crate::wire::{RequestHead, Version};
 
 /// Serves one request. Whatever happens, the caller gets one answer and the request one record.
 pub async fn serve<D: Downstream>(
@@ -32,7 +32,7 @@ pub async fn serve<D: Downstream>(
     let generation = worker.generation();
     let snapshot = generation.snapshot();
     let client = client_address(head, down.peer(), &snapshot.settings.trusted_proxies);
-    let mut record = Record::new(worker, now, client, head.version);
+    let mut record = Record::new(worker, snapshot, now, client, head.version);
     if let Some(hook) = &worker.shared.fault_hook {
         hook(head);
     }
@@ -47,7 +47,9 @@ pub async fn serve<D: Downstream>(
 /// Answers a request that could not even be read.
 pub async fn refuse<D: Downstream>(worker: &Rc<Worker>, error: Error, down: &mut D) {
     let client = down.peer().ip().to_canonical();
-    let mut record = Record::new(worker, clock::now(), client, crate::wire::Version::Http11);
+    let generation = worker.generation();
+    let snapshot = generation.snapshot();
+    let mut record = Record::new(worker, snapshot, clock::now(), client, Version::Http11);
     reply::error(&error, down, &mut record).await;
     record.fail(&error);
 }
@@ -89,14 +91,14 @@ async fn path<D: Downstream>(
         let model = Alias::from(&*asked.model.name);
         record.asked(model.clone(), asked.stream);
         let plan = Plan::resolve(snapshot, grant, &asked, model)?;
-        record.admit(&plan, snapshot, &held, asked.end_user.as_deref())?;
+        record.admit(&plan, &held, asked.end_user.as_deref())?;
         let ask =
             Ask { worker, snapshot, settings, head, plan: &plan, asked: &asked, body: &body.bytes };
         let winner = first_content(&ask, down, timer, record).await?;
         // The body's memory is given back here: a long answer does not hold its prompt.
         (winner, plan)
     };
-    record.winner(&winner, snapshot);
+    record.winner(winner.pick);
     let route = snapshot.table.route(winner.pick.route);
     let provider = snapshot.provider(&route.candidates[winner.pick.candidate]);
     let flow = Flow {

@@ -106,34 +106,12 @@ impl Put for Cursor<'_> {
     fn put(&mut self, bytes: &[u8]) {
         match self.out.get_mut(self.at..self.at + bytes.len()) {
             Some(room) => {
-                copy(room, bytes);
+                room.copy_from_slice(bytes);
                 self.at += bytes.len();
             }
             None => self.overflowed = true,
         }
     }
-}
-
-/// `copy_from_slice` for slices of the same, mostly small length: names have 8 to 32 bytes, and a
-/// call of `memcpy` for each of a dozen of them is what writing a record would mostly consist of.
-/// Two copies of a fixed length, overlapping in the middle, need no call.
-#[inline]
-fn copy(to: &mut [u8], from: &[u8]) {
-    let len = from.len();
-    match len {
-        1 => to[0] = from[0],
-        4..=7 => copy_ends::<4>(to, from),
-        8..=15 => copy_ends::<8>(to, from),
-        16..=32 => copy_ends::<16>(to, from),
-        _ => to.copy_from_slice(from),
-    }
-}
-
-#[inline]
-fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
-    let last = from.len() - N;
-    to[..N].copy_from_slice(&from[..N]);
-    to[last..][..N].copy_from_slice(&from[last..][..N]);
 }
 
 /// Reads what [`Put`] wrote.
@@ -243,18 +221,6 @@ mod tests {
     fn a_varint_that_is_too_long_is_refused() {
         assert_eq!(Take::new(&[0xff; 11]).varint(), None);
         assert_eq!(Take::new(&[0x80; 3]).varint(), None);
-    }
-
-    #[test]
-    fn slices_of_every_length_are_copied_whole() {
-        let bytes: Vec<u8> = (1..=80).collect();
-        for len in 0..bytes.len() {
-            let mut room = [0; 80];
-            let mut cursor = Cursor::new(&mut room);
-            cursor.put(&bytes[..len]);
-            assert_eq!(cursor.finish().as_deref(), Some(&bytes[..len]));
-            assert_eq!(room[len..], [0; 80][len..], "nothing behind it");
-        }
     }
 
     #[test]
