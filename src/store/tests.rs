@@ -349,43 +349,51 @@ fn with_fsync_always_an_answer_waits_for_the_disk_and_then_goes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is open when, and however large the records are: room that was taken is there.
+    /// The store is down and the journal fills up, with records as large as they can be: room that
+    /// was taken is there.
     #[test]
     fn settling_never_fails_and_every_request_is_counted(
-        steps in prop::collection::vec((any::<bool>(), 0usize..300, 0usize..9), 1..2000),
+        steps in prop::collection::vec((0u8..5, 0usize..300, 0usize..9), 1..3000),
     ) {
-        let store = Arc::new(Totals::in_memory());
-        let (journal, _) = Journal::open(&in_memory(), store.clone()).expect("opened");
+        let (tried, _tries) = mpsc::sync_channel(0);
+        let store = Arc::new(Flaky { inner: Totals::in_memory(), fails: true.into(), tried });
+        let settings = Settings { bound_bytes: 3 * (64 << 10), ..in_memory() };
+        let (journal, _) = Journal::open(&settings, store.clone()).expect("opened");
         let writer = journal.writer(0).expect("a writer");
         let mut slots = Vec::new();
         let mut next = 0;
-        for (opens, size, attempts) in steps {
+        for (choice, size, attempts) in steps {
             let name = "n".repeat(size);
-            if opens {
-                let end_user = &name[..];
-                if let Ok(slot) =
-                    writer.open(&Open { end_user, ..opening(next + 1) }, Room::new(attempts, size))
-                {
+            if choice > 0 {
+                let open = Open { end_user: &name, ..opening(next + 1) };
+                if let Ok(slot) = writer.open(&open, Room::new(attempts, size)) {
                     next += 1;
-                    slots.push((next, slot));
+                    slots.push((next, size, attempts, slot));
                 }
             } else if !slots.is_empty() {
-                let (n, slot) = slots.swap_remove(size % slots.len());
-                let attempt = Attempt { target: &name, ..Attempt::default() };
-                let attempts = vec![attempt; attempts];
-                slot.settle(&Settle { attempts: List::Owned(attempts), ..settling(n) });
+                let (n, size, attempts, slot) = slots.swap_remove(size % slots.len());
+                settle_large(n, size, attempts, slot);
             }
         }
-        for (n, slot) in slots {
-            slot.settle(&settling(n));
+        for (n, size, attempts, slot) in slots {
+            settle_large(n, size, attempts, slot);
         }
         prop_assert_eq!(writer.reserved_bytes(), 0);
         prop_assert_eq!(journal.stats().lost_settles, 0);
+        store.fails.store(false, Ordering::Release);
         drop(writer);
         journal.close().expect("the store takes it");
         prop_assert_eq!(sums(&*store), (next, next * (next + 1) / 2, 0));
         prop_assert_eq!(store.orphans().expect("known"), 0);
     }
+}
+
+/// Settles with all that its room was taken for.
+fn settle_large(n: u64, size: usize, attempts: usize, slot: Slot) {
+    let name = "n".repeat(size);
+    let units = Units::from_values([u64::MAX; Units::COUNT]);
+    let attempt = Attempt { target: &name, units, ttft_us: Some(u64::MAX), ..Attempt::default() };
+    slot.settle(&Settle { attempts: List::Owned(vec![attempt; attempts]), ..settling(n) });
 }
 
 const CHILD_DIR: &str = "FORETOKEN_TEST_JOURNAL";

@@ -1,0 +1,6 @@
+//! Integration tests: real bytes over real sockets against a whole gateway in this process (or the
+//! built binary, where a process of its own is the point). One file per promise; the numbers in
+//! names are those of the list of cases in the reliability document. Shared tools: `support/`.
+
+mod smoke;
+mod support;
