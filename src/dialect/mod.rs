@@ -23,6 +23,7 @@ mod openai;
 mod retry_after;
 mod said;
 mod scrub;
+mod twin;
 
 #[cfg(test)]
 mod fidelity_tests;

@@ -3,6 +3,8 @@
 //! Chat and completions (§5 of the chat API: choices, deltas, usage, errors), Responses, image and
 //! speech events. A frame that is cut, because it is too long to hold, says what it said so far.
 
+use std::ops::Range;
+
 use super::json::{Cursor, Fault, Text, What, truthy};
 use super::stream::StreamKind;
 
@@ -24,6 +26,11 @@ pub(super) struct Seen<'a> {
     pub model: Option<&'a [u8]>,
     pub service_tier: Option<&'a [u8]>,
     pub sequence_number: Option<u64>,
+    /// Text values, and where in the data the last of them stands, without its quotes.
+    pub texts: u32,
+    pub text: Range<usize>,
+    /// Something other than text counts as content.
+    pub other_content: bool,
     /// The data is one whole JSON object.
     pub whole: bool,
 }
@@ -215,6 +222,8 @@ impl<'a> Walk<'a> {
         self.cursor.skip()?;
         if some {
             self.seen.content_bytes += (self.cursor.at - at).saturating_sub(2) as u64;
+            self.seen.texts += 1;
+            self.seen.text = at + 1..self.cursor.at.saturating_sub(1);
         }
         Ok(some)
     }
@@ -301,8 +310,12 @@ impl<'a> Walk<'a> {
                 b"content" | b"reasoning_content" | b"reasoning" | b"refusal" => {
                     self.seen.content |= self.content()?;
                 }
-                b"tool_calls" => self.tool_calls()?,
+                b"tool_calls" => {
+                    self.seen.other_content = true;
+                    self.tool_calls()?;
+                }
                 b"function_call" | b"audio" => {
+                    self.seen.other_content = true;
                     self.seen.content |= self.cursor.byte() == Some(b'{');
                     self.cursor.skip()?;
                 }
@@ -317,6 +330,7 @@ impl<'a> Walk<'a> {
         if self.cursor.byte() == Some(b'[') {
             let span = self.cursor.span()?;
             self.seen.content_bytes += span.len() as u64;
+            self.seen.other_content = true;
             return Ok(span.len() > 2);
         }
         let rest = &self.cursor.text[self.cursor.at..];

@@ -11,6 +11,7 @@ use super::openai::{self, Choices, Event, Seen};
 use super::said::StreamError;
 use super::usage::Usage;
 use crate::error::Kind;
+use super::twin::Twin;
 use crate::framing::sse::{self, Piece, Splitter};
 
 /// Bytes of an incomplete frame that are held back; a longer frame passes in pieces.
@@ -132,6 +133,7 @@ struct Reading {
     content_bytes: u64,
     next_sequence: u64,
     scratch: Vec<u8>,
+    twin: Twin,
     long: Option<Box<LongFrame>>,
 }
 
@@ -168,6 +170,7 @@ impl StreamReader {
                 content_bytes: 0,
                 next_sequence: 0,
                 scratch: Vec::new(),
+                twin: Twin::default(),
                 long: None,
             },
         }
@@ -200,6 +203,9 @@ impl StreamReader {
         }
         let mut input = input;
         while !reading.stopped {
+            if self.splitter.at_frame_start() {
+                input = reading.twins(input, out);
+            }
             let Some(piece) = self.splitter.next(&mut input) else { break };
             reading.piece(piece, &mut signals, out);
         }
@@ -306,6 +312,38 @@ impl Reading {
         }
     }
 
+    /// Passes on the frames at the start of `input` that differ from an earlier one in their text
+    /// alone; gives the rest.
+    fn twins<'i>(&mut self, input: &'i [u8], out: &mut Vec<u8>) -> &'i [u8] {
+        let mut taken = 0;
+        while let Some(found) = self.twin.find(&input[taken..]) {
+            taken += found.frame;
+            self.content_bytes += found.text as u64;
+        }
+        if taken > 0 {
+            out.extend_from_slice(&input[..taken]);
+            self.dropped = false;
+        }
+        &input[taken..]
+    }
+
+    /// Learns a frame that carries one text and says nothing else.
+    fn learn(&mut self, frame: &[u8], data: &[u8], seen: &Seen<'_>) {
+        let plain = matches!(self.kind, StreamKind::Chat | StreamKind::Completions)
+            && self.so_far.first_content()
+            && (seen.content && seen.texts == 1 && seen.whole)
+            && !(seen.error || seen.other_content || seen.choices.beyond)
+            && seen.choices.finished == 0
+            && seen.usage.is_none()
+            && seen.event == Event::Other
+            && seen.sequence_number.is_none();
+        // Data of several lines was put together elsewhere.
+        if plain && frame.as_ptr_range().contains(&data.as_ptr()) {
+            let offset = data.as_ptr() as usize - frame.as_ptr() as usize;
+            self.twin.learn(frame, offset + seen.text.start..offset + seen.text.end);
+        }
+    }
+
     /// Reads a whole frame; whether it is passed on.
     fn frame(&mut self, frame: &[u8], signals: &mut Signals) -> bool {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -320,6 +358,7 @@ impl Reading {
             Some(data) => {
                 let seen = openai::look(self.kind, event.name, data);
                 self.note(&seen, signals);
+                self.learn(frame, data, &seen);
                 self.judge(&seen, data, signals)
             }
         };

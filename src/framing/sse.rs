@@ -97,6 +97,14 @@ impl Splitter {
         self.hand_out(head, ended)
     }
 
+    /// Whether the next byte begins a frame, whatever it is.
+    pub fn at_frame_start(&self) -> bool {
+        self.line == Line::Start
+            && self.frame_bytes == 0
+            && !self.passing
+            && (self.spent || self.carry.is_empty())
+    }
+
     /// Whether the frame at hand has been handed out in part: what is appended now would land
     /// inside it unless a blank line comes first.
     pub fn mid_frame(&self) -> bool {

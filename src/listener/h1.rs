@@ -3,16 +3,18 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context as Cx, Poll, ready};
 use std::time::Duration;
+
+use tokio::io::AsyncWrite;
 
 use crate::clock;
 use crate::error::{Error, Kind};
 use crate::exchange::{AnswerBody, Downstream, Gone};
 use crate::listener::connection::{Context, StreamGuard, linger};
-use crate::listener::{Drain, Handler};
+use crate::listener::{Drain, Handler, Settings};
 use crate::net::{Io, LazyTimer, with_scratch};
 use crate::wire::{
     BodyFraming, Chunked, Headers, Method, ParsedRequest, RequestHead, parse_request,
@@ -26,6 +28,14 @@ const PIPELINE_BYTES: usize = 64 * 1024;
 const DISCARD_BYTES: u64 = 64 * 1024;
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+/// Room for a body that is made before all of it came, whatever its length is said to be.
+const FIRST_BODY_BYTES: u64 = 128 * 1024;
+/// Room that is made for one read of a body.
+const READ_BYTES: usize = 256 * 1024;
+/// Writes up to this size are put together before they go to the kernel.
+const COPY_BYTES: usize = 8 * 1024;
+/// Bytes read beyond what is wanted.
+const READ_AHEAD: usize = 64;
 /// Buffers above this are given back between requests.
 const KEEP_BYTES: usize = 16 * 1024;
 
@@ -89,18 +99,18 @@ async fn next_head<H: Handler>(
     timer.set(Some(now + if in_head { settings.header } else { settings.idle }));
     let mut draining = pin!(context.drain.started());
     poll_fn(|cx| {
+        if let Parsed::Done(next) = parse_buffered(down, head, settings, first) {
+            return Poll::Ready(next);
+        }
         loop {
-            match parse_buffered(down, head, settings, first) {
-                Parsed::Done(next) => return Poll::Ready(next),
-                Parsed::More => {}
-            }
-            match down.poll_fill(cx, PIPELINE_BYTES.max(settings.head.bytes)) {
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Next::Closed),
-                Poll::Ready(Ok(_)) if !in_head => {
+            match down.poll_head_bytes(cx, head, settings, first) {
+                Poll::Ready(Ok(Some(next))) => return Poll::Ready(next),
+                Poll::Ready(Err(_)) => return Poll::Ready(Next::Closed),
+                Poll::Ready(Ok(None)) if !in_head => {
                     in_head = true;
                     timer.set(Some(clock::instant() + settings.header));
                 }
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(None)) => {}
                 Poll::Pending => {
                     if timer.poll(cx).is_ready() {
                         return Poll::Ready(timed_out(down));
@@ -132,38 +142,54 @@ enum Parsed {
     More,
 }
 
+/// Parses what came in advance.
 fn parse_buffered(
     down: &mut H1Down,
     head: &mut RequestHead,
-    settings: &crate::listener::Settings,
+    settings: &Settings,
     first: bool,
 ) -> Parsed {
+    let (used, parsed) = parse(&down.rbuf, head, settings, first);
+    down.rbuf.drain(..used);
+    parsed
+}
+
+/// Whether what came after `before` can be the end of a head. A head that trickles in byte by byte
+/// must not be parsed anew for each.
+fn may_end_head(bytes: &[u8], before: usize) -> bool {
+    let tail = &bytes[before.saturating_sub(2)..];
+    memchr::memchr_iter(b'\n', tail)
+        .any(|at| tail[at + 1..].starts_with(b"\n") || tail[at + 1..].starts_with(b"\r\n"))
+}
+
+/// Parses a head at the start of `bytes`; how many bytes are used up.
+fn parse(
+    bytes: &[u8],
+    head: &mut RequestHead,
+    settings: &Settings,
+    first: bool,
+) -> (usize, Parsed) {
     // A line end too many after the last body is forgiven (RFC 9112, section 2.2).
-    let stray = down.rbuf.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
-    if stray > 0 {
-        if stray > 8 {
-            let error =
-                Error::downstream(Kind::BadFraming, "there is no request between line ends");
-            return Parsed::Done(Next::Bad(error));
-        }
-        down.rbuf.drain(..stray);
+    let stray = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
+    if stray > 8 {
+        let error = Error::downstream(Kind::BadFraming, "there is no request between line ends");
+        return (stray, Parsed::Done(Next::Bad(error)));
     }
-    if down.rbuf.is_empty() {
-        return Parsed::More;
+    let bytes = &bytes[stray..];
+    if bytes.is_empty() {
+        return (stray, Parsed::More);
     }
     if first {
-        let seen = down.rbuf.len().min(PREFACE.len());
-        if down.rbuf[..seen] == PREFACE[..seen] {
-            return if seen == PREFACE.len() { Parsed::Done(Next::Preface) } else { Parsed::More };
+        let seen = bytes.len().min(PREFACE.len());
+        if bytes[..seen] == PREFACE[..seen] {
+            let whole = seen == PREFACE.len();
+            return (stray, if whole { Parsed::Done(Next::Preface) } else { Parsed::More });
         }
     }
-    match parse_request(&down.rbuf, &settings.head, head) {
-        Ok(Some(parsed)) => {
-            down.rbuf.drain(..parsed.len);
-            Parsed::Done(Next::Request(parsed))
-        }
-        Ok(None) => Parsed::More,
-        Err(error) => Parsed::Done(Next::Bad(error)),
+    match parse_request(bytes, &settings.head, head) {
+        Ok(Some(parsed)) => (stray + parsed.len, Parsed::Done(Next::Request(parsed))),
+        Ok(None) => (stray, Parsed::More),
+        Err(error) => (stray, Parsed::Done(Next::Bad(error))),
     }
 }
 
@@ -313,9 +339,66 @@ impl H1Down {
         })
     }
 
+    /// Reads once and looks for a head. The usual one is parsed where the read has put it, and what
+    /// follows it moves to a buffer that has room for the whole body.
+    fn poll_head_bytes(
+        &mut self,
+        cx: &mut Cx<'_>,
+        head: &mut RequestHead,
+        settings: &Settings,
+        first: bool,
+    ) -> Poll<io::Result<Option<Next>>> {
+        if !self.rbuf.is_empty() {
+            let before = self.rbuf.len();
+            if ready!(self.poll_fill(cx, PIPELINE_BYTES.max(settings.head.bytes)))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let full = self.rbuf.len() >= settings.head.bytes;
+            if !full && before > PREFACE.len() && !may_end_head(&self.rbuf, before) {
+                return Poll::Ready(Ok(None));
+            }
+            return Poll::Ready(Ok(match parse_buffered(self, head, settings, first) {
+                Parsed::Done(next) => Some(next),
+                Parsed::More => None,
+            }));
+        }
+        let (io, rbuf) = (&mut self.io, &mut self.rbuf);
+        with_scratch(|scratch| {
+            let read = ready!(io.poll_read(cx, scratch))?;
+            if read == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let (used, parsed) = parse(&scratch[..read], head, settings, first);
+            let rest = &scratch[used..read];
+            if !rest.is_empty() {
+                let whole = match &parsed {
+                    Parsed::Done(Next::Request(parsed)) => match parsed.body {
+                        BodyFraming::Length(length) => length.min(FIRST_BODY_BYTES) as usize,
+                        _ => 0,
+                    },
+                    _ => 0,
+                };
+                rbuf.reserve_exact(whole.max(rest.len()) + READ_AHEAD);
+                rbuf.extend_from_slice(rest);
+            }
+            Poll::Ready(Ok(match parsed {
+                Parsed::Done(next) => Some(next),
+                Parsed::More => None,
+            }))
+        })
+    }
+
     fn write_some(&mut self, cx: &mut Cx<'_>, data: &[&[u8]]) -> io::Result<()> {
         let mut done = 0;
         let total: usize = data.iter().map(|d| d.len()).sum();
+        // One contiguous write costs the kernel less than gathering; copying this much costs less
+        // than either.
+        if total + self.pending.len() <= COPY_BYTES && !data.is_empty() {
+            for part in data {
+                self.pending.extend_from_slice(part);
+            }
+            return self.write_pending(cx);
+        }
         loop {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut skip = self.written + done;
@@ -340,6 +423,22 @@ impl H1Down {
             }
         }
         self.keep_rest(data, self.written + done, total);
+        Ok(())
+    }
+
+    fn write_pending(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
+        while self.written < self.pending.len() {
+            let io = Pin::new(&mut self.io);
+            match AsyncWrite::poll_write(io, cx, &self.pending[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(wrote)) => self.written += wrote,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        self.pending.clear();
+        self.written = 0;
+        self.flushing = self.io.is_tls();
         Ok(())
     }
 
@@ -399,12 +498,23 @@ impl H1Down {
     ) -> Poll<Result<bool, Error>> {
         let want = left.min(max as u64) as usize;
         let took = if self.rbuf.is_empty() {
-            into.reserve(want.min(256 * 1024));
-            match ready!(self.io.poll_read_vec(cx, into, want)) {
+            let start = into.len();
+            into.reserve(want.min(READ_BYTES) + READ_AHEAD);
+            // Room for more than is wanted lets the read come back short, which tells the reactor
+            // that the socket is empty; a full one would cost another system call to find out.
+            let took = match ready!(self.io.poll_read_vec(cx, into, want + READ_AHEAD)) {
                 Ok(0) => return Poll::Ready(Err(left_early())),
                 Ok(took) => took,
                 Err(error) => return Poll::Ready(Err(left_early().because(error))),
+            };
+            if took > want {
+                self.rbuf.extend_from_slice(&into[start + want..]);
+                into.truncate(start + want);
             }
+            took.min(want)
+        } else if into.is_empty() && self.rbuf.len() <= want {
+            std::mem::swap(into, &mut self.rbuf);
+            into.len()
         } else {
             let took = want.min(self.rbuf.len());
             into.extend_from_slice(&self.rbuf[..took]);
@@ -573,7 +683,7 @@ impl Downstream for H1Down {
             return Poll::Pending;
         }
         if self.flushing {
-            let flush = tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.io), cx);
+            let flush = AsyncWrite::poll_flush(Pin::new(&mut self.io), cx);
             if ready!(flush).is_err() {
                 self.gone = true;
                 return Poll::Ready(Err(Gone));

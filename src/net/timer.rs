@@ -12,6 +12,8 @@ use tokio::time::Sleep;
 pub struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,
     armed: Option<Instant>,
+    /// The running timer knows the task to wake.
+    registered: bool,
     deadline: Option<Instant>,
 }
 
@@ -33,6 +35,16 @@ impl LazyTimer {
             None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at_tokio))),
         }
         self.armed = Some(at);
+        self.registered = false;
+    }
+
+    /// As `poll`, for a task that has just read the clock and always polls with the same waker: a
+    /// timer that cannot have fired yet is left alone.
+    pub fn poll_at(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        if self.registered && self.armed.is_some_and(|armed| now < armed) {
+            return Poll::Pending;
+        }
+        self.poll(cx)
     }
 
     /// Ready once the deadline has passed. Cancel-safe.
@@ -46,6 +58,7 @@ impl LazyTimer {
                 return Poll::Pending;
             };
             if sleep.as_mut().poll(cx).is_pending() {
+                self.registered = true;
                 return Poll::Pending;
             }
             self.armed = None;

@@ -55,7 +55,7 @@ pub(super) async fn take<D: Downstream>(
     let mut room = Room { worker, taken: None };
     let first = announced.map_or(0, |length| length as usize).min(FIRST_BYTES);
     room.grow_to(first)?;
-    let mut body = Vec::with_capacity(first);
+    let mut body = Vec::new();
     timer.set(Some(started + settings.body_time));
     poll_fn(|cx| {
         loop {

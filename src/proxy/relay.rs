@@ -194,6 +194,7 @@ impl<'a> Flowing<'a> {
         timer: &mut LazyTimer,
         record: &mut Record<'_>,
     ) -> Poll<Ended> {
+        let mut read_clock = false;
         loop {
             match down.poll_drained(cx) {
                 Poll::Ready(Ok(())) => self.stuck_since = None,
@@ -215,12 +216,13 @@ impl<'a> Flowing<'a> {
             }
             match outcome {
                 Poll::Ready(Some(ended)) => return Poll::Ready(ended),
-                Poll::Ready(None) => {}
+                Poll::Ready(None) => read_clock = true,
                 Poll::Pending => {
                     if down.poll_gone(cx).is_ready() {
                         return Poll::Ready(self.left(record));
                     }
-                    match self.poll_silence(cx, flow, down, timer, record) {
+                    let now = read_clock.then_some(self.last_event);
+                    match self.poll_silence(cx, now, flow, down, timer, record) {
                         Poll::Ready(Some(ended)) => return Poll::Ready(ended),
                         Poll::Ready(None) => {}
                         Poll::Pending => return Poll::Pending,
@@ -324,6 +326,7 @@ impl<'a> Flowing<'a> {
     fn poll_silence<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
+        just_now: Option<Instant>,
         flow: &Flow<'_>,
         down: &mut D,
         timer: &mut LazyTimer,
@@ -340,7 +343,11 @@ impl<'a> Flowing<'a> {
             .filter(|_| !has_content && matches!(self.winner.answer.reader, Reader::Stream(_)))
             .map(|silence| self.last_event + silence);
         timer.set([silent, comment, self.deadline_total].into_iter().flatten().min());
-        if timer.poll(cx).is_pending() {
+        let fired = match just_now {
+            Some(now) => timer.poll_at(cx, now),
+            None => timer.poll(cx),
+        };
+        if fired.is_pending() {
             return Poll::Pending;
         }
         let now = clock::instant();

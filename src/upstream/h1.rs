@@ -26,6 +26,8 @@ const HEAD: HeadLimits = HeadLimits { bytes: 64 * 1024, count: 256, uri: 0 };
 const MAX_INFORMATIONAL: u8 = 8;
 /// Buffers above this are given back when a connection goes idle.
 const KEEP_BYTES: usize = 16 * 1024;
+/// Requests up to this size are put together before they go to the kernel.
+const COPY_BYTES: usize = 8 * 1024;
 /// Slices per write: the head and the pieces of a body with a few edits.
 const MAX_SLICES: usize = 16;
 
@@ -125,6 +127,11 @@ impl H1Exchange {
         conn.wbuf.clear();
         write_request_head(&outgoing, &mut conn.wbuf);
         let total = conn.wbuf.len() + outgoing.body_len();
+        let mut outgoing = outgoing;
+        if total <= COPY_BYTES {
+            // One contiguous write costs the kernel less than gathering.
+            outgoing.body.drain(..).for_each(|piece| conn.wbuf.extend_from_slice(&piece));
+        }
         conn.uses += 1;
         H1Exchange {
             conn: Some(conn),
@@ -206,7 +213,11 @@ impl H1Exchange {
                     count += 1;
                 }
             }
-            self.written += ready!(conn.io.poll_write(cx, &slices[..count]))?;
+            self.written += if let [one] = &slices[..count] {
+                ready!(AsyncWrite::poll_write(Pin::new(&mut conn.io), cx, one))?
+            } else {
+                ready!(conn.io.poll_write(cx, &slices[..count]))?
+            };
         }
         // The memory of a sent request is of no use while a long answer flows.
         self.pieces = Vec::new();
