@@ -192,7 +192,9 @@ fn reload(slow: &Arc<Slow>, reloader: &mut Reloader, watch: Option<&config::Watc
             slow.reload_failures.fetch_add(1, Relaxed);
             last.problems.clone_from(problems);
             for problem in problems {
-                tracing::error!(%problem, "the configuration was not reloaded; the old one goes on serving");
+                let file = slow.path.as_ref().map(|path| path.display().to_string());
+                let file = file.unwrap_or_default();
+                tracing::error!(%file, %problem, "the configuration was not reloaded; the old one goes on serving");
             }
         }
     }

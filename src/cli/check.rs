@@ -13,16 +13,20 @@ pub(crate) struct CheckArgs {
     json: bool,
 }
 
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     if !args.json {
         let (path, loaded) = super::load(&args.config)?;
         let config = &loaded.config;
         print(&format!(
-            "{}: good ({} providers, {} models, {} keys)\n",
+            "{}: good ({}, {}, {})\n",
             path.display(),
-            config.providers.len(),
-            config.models.len(),
-            config.keys.len()
+            counted(config.providers.len(), "provider"),
+            counted(config.models.len(), "model"),
+            counted(config.keys.len(), "key")
         ));
         return Ok(());
     }

@@ -41,14 +41,24 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         Failure::new(BAD_USAGE, format!("{fault} (--listen takes another address)"))
     })?;
     let address = running.listen.first().copied().unwrap_or(args.listen);
-    print(&welcome(address, running.admin));
+    print(&welcome(address, running.admin, running.made_token.as_deref()));
     let outcome = serve::wait_for_signals(running).map_err(failed);
     sims.stop();
     outcome
 }
 
-fn welcome(address: SocketAddr, admin: Option<SocketAddr>) -> String {
-    let admin = admin.map_or(String::new(), |admin| format!("Metrics: http://{admin}/metrics\n"));
+fn welcome(address: SocketAddr, admin: Option<SocketAddr>, token: Option<&str>) -> String {
+    let admin = admin.map_or(String::new(), |admin| {
+        let token = token.unwrap_or("");
+        format!(
+            "See what it does:
+
+  curl http://{admin}/metrics
+  foretoken routes --admin http://{admin} --token {token}
+
+"
+        )
+    });
     format!(
         "foretoken demo on http://{address}/v1, in front of two simulated providers
 

@@ -1,12 +1,13 @@
 //! Commands that ask a running gateway: `reload`, `status`, `routes`.
 
+use std::path::Path;
+
 use clap::Args;
 use serde_json::Value;
 
 use super::{ConfigArgs, FAILED, Failure, UNREACHABLE, print};
 use crate::admin::{self, token_file};
 use crate::auth::Secret;
-use crate::config::{Config, StorePath};
 
 #[derive(Args)]
 #[command(after_help = "Finds the gateway by the configuration's [admin] table; --admin and \
@@ -28,26 +29,17 @@ pub(crate) struct RemoteArgs {
 
 impl RemoteArgs {
     fn call(&self, method: &str, path: &str) -> Result<(u16, Value), Failure> {
-        let config = self.local_config();
-        let url = match (&self.admin, config.as_ref().and_then(|config| config.admin.listen)) {
+        let local = Local::read(&self.config);
+        let url = match (&self.admin, &local.listen) {
             (Some(url), _) => url.clone(),
             (None, Some(address)) => format!("http://{address}"),
             (None, None) => "http://127.0.0.1:9090".into(),
         };
-        let given = self.token.clone().map(Secret::new);
-        let token = given.or_else(|| config.as_ref().and_then(token_of));
+        let token = self.token.clone().map(Secret::new).or(local.token);
         admin::request(method, &url, token.as_ref(), path, None).map_err(|error| {
             let code = if error.is_unreachable() { UNREACHABLE } else { FAILED };
             Failure::new(code, error.to_string())
         })
-    }
-
-    /// The configuration on this host, if there is one that can be read: the gateway may be
-    /// elsewhere.
-    fn local_config(&self) -> Option<Config> {
-        let path = self.config.path().ok()?;
-        let loaded = crate::config::load(&path, &|name| std::env::var(name).ok()).ok()?;
-        Some(loaded.config)
     }
 
     fn ask(&self, method: &str, path: &str) -> Result<Value, Failure> {
@@ -64,13 +56,50 @@ impl RemoteArgs {
     }
 }
 
-fn token_of(config: &Config) -> Option<Secret> {
-    if let Some(token) = &config.admin.token {
-        return Some(Secret::new(token.expose()));
+/// What this host's configuration says of the admin API. Read by itself, because these commands
+/// must work while the rest of the file is broken, or holds variables that only the gateway has.
+#[derive(Default)]
+struct Local {
+    listen: Option<String>,
+    token: Option<Secret>,
+}
+
+impl Local {
+    fn read(args: &ConfigArgs) -> Local {
+        let Ok(path) = args.path() else { return Local::default() };
+        let Ok(text) = std::fs::read_to_string(&path) else { return Local::default() };
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(_) => {
+                eprintln!(
+                    "note: {} is not TOML; looking for the gateway on 127.0.0.1:9090 (--admin says otherwise)",
+                    path.display()
+                );
+                return Local::default();
+            }
+        };
+        let text_of =
+            |section: &str, key: &str| table.get(section)?.get(key)?.as_str().map(str::to_owned);
+        let token = text_of("admin", "token").and_then(|text| resolve(&text, &path));
+        let store = text_of("store", "path").unwrap_or_else(|| "foretoken.db".into());
+        Local {
+            listen: text_of("admin", "listen"),
+            token: token.or_else(|| admin::token::load(&token_file(&store)?).ok()?),
+        }
     }
-    let StorePath::File(path) = &config.store.path else { return None };
-    let file = token_file(&path.display().to_string())?;
-    admin::token::load(&file).ok()?
+}
+
+/// The text of a secret: literal, from the environment or from a file.
+fn resolve(text: &str, config: &Path) -> Option<Secret> {
+    let found = if let Some(name) = text.strip_prefix("env:") {
+        std::env::var(name).ok()?
+    } else if let Some(file) = text.strip_prefix("file:") {
+        let file = config.parent().unwrap_or(Path::new("")).join(file);
+        std::fs::read_to_string(file).ok()?.trim_end().to_owned()
+    } else {
+        text.to_owned()
+    };
+    (!found.is_empty()).then(|| Secret::new(found))
 }
 
 fn problem_text(problem: &Value) -> String {
@@ -163,7 +192,7 @@ pub(crate) fn routes(args: &RemoteArgs) -> Result<(), Failure> {
                 .as_u64()
                 .map_or(String::new(), |ms| format!(", resting {} s", ms.div_ceil(1000)));
             print(&format!(
-                "  {:<32} {} in flight, {} served, TTFT p50 {} p99 {}{rest}\n",
+                "  {:<32} {} in flight; {} streams, TTFT p50 {} p99 {}{rest}\n",
                 text(&target["target"]),
                 target["in_flight"],
                 ttft["count"],

@@ -225,7 +225,7 @@ fn emptiness(root: &Node, sink: &mut Sink<'_>) {
     for (table, consequence) in [
         ("provider", "no request can be served"),
         ("model", "no request can be served"),
-        ("key", "only keys made by the admin API are let in"),
+        ("key", "nobody is let in"),
     ] {
         if root.nodes(table).is_empty() && !root.item(table).broken {
             sink.warn(&(0..0), format!("there is no [[{table}]]: {consequence}"), "add one");

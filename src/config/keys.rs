@@ -131,7 +131,7 @@ const LIMITS: Table = Table {
         ),
         Key::with(
             "header_count",
-            Kind::Integer { min: 8, max: 4096 },
+            Kind::Integer { min: 8, max: 256 },
             "100",
             "Header lines of one request; above: 431.",
         ),
@@ -207,7 +207,7 @@ const RETRY: Table = Table {
     keys: &[
         Key::with(
             "attempts",
-            Kind::Integer { min: 1, max: 10 },
+            Kind::Integer { min: 1, max: 8 },
             "3",
             "At most so many for one request, the first included.",
         )
@@ -222,7 +222,7 @@ const RETRY: Table = Table {
             "budget_min",
             Kind::Integer { min: 0, max: 10_000 },
             "10",
-            "So many further attempts per second are free of the budget.",
+            "So many further attempts per second, for each worker, are free of the budget.",
         ),
         Key::with(
             "hold_max",
@@ -259,7 +259,7 @@ const ADMIN: Table = Table {
 
 const STORE: Table = Table {
     label: "[store]",
-    doc: "Where usage and what is changed by the API are kept.",
+    doc: "Where usage is kept: a journal beside this path, in PATH.journal.",
     keys: &[
         Key::with(
             "path",
@@ -534,7 +534,7 @@ const KEY: Table = Table {
             .example("2030-01-31T00:00:00Z")
             .also(&["expires", "expiry"]),
         Key::with("tags", NAMES, "[]", "Words for grouping usage.").example("[\"team-a\"]"),
-        Key::with("metadata", Kind::Anything, "{}", "Anything; shown again by the API.")
+        Key::with("metadata", Kind::Anything, "{}", "Anything; kept with the key.")
             .example("{ owner = \"ada\" }"),
     ],
     later: &["limits", "budget", "rpm", "tpm", "price_group"],

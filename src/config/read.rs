@@ -93,7 +93,7 @@ impl Reader<'_, '_> {
     fn unknown(&mut self, table: &Table, span: &Span, name: &str) {
         if table.later.contains(&name) {
             let message = format!("{} is not available in this version of foretoken", quote(name));
-            return self.sink.fault(span, message, "remove it");
+            return self.sink.fault(span, message, "remove it: nothing would act on it");
         }
         let names = table.keys.iter().map(|key| key.name);
         let synonym = table.keys.iter().find(|key| key.also.contains(&name));

@@ -205,11 +205,11 @@ fn each_mistake_has_its_own_sentence_and_cure() {
         ),
         (
             "[store]\nurl = \"env:X\"",
-            r#""url" is not available in this version of foretoken; remove it"#,
+            r#""url" is not available in this version of foretoken; remove it: nothing would act on it"#,
         ),
         (
             "[[price]]\nmodel = \"x\"",
-            r#""price" is not available in this version of foretoken; remove it"#,
+            r#""price" is not available in this version of foretoken; remove it: nothing would act on it"#,
         ),
         (
             "[[provider]]\nname = \"a\"",
@@ -285,7 +285,7 @@ fn each_mistake_has_its_own_sentence_and_cure() {
         ),
         (
             "[[model]]\nname = \"x\"\ntargets = [{ provider = \"p\" }]\nhedge = { budget = 0.05 }",
-            r#""hedge" is not available in this version of foretoken; remove it"#,
+            r#""hedge" is not available in this version of foretoken; remove it: nothing would act on it"#,
         ),
         (
             "[[model]]\nname = \"x\"\ntargets = [{ provider = \"p\" }]\nfallbacks = [\"mm\"]",
@@ -345,7 +345,7 @@ fn each_mistake_has_its_own_sentence_and_cure() {
         ),
         (
             "[[key]]\nname = \"x\"\nsecret = \"sk-abcdefgh\"\nlimits = { rpm = 1 }",
-            r#""limits" is not available in this version of foretoken; remove it"#,
+            r#""limits" is not available in this version of foretoken; remove it: nothing would act on it"#,
         ),
         (
             "[[key]]\nname = \"a\\u0000b\"\nsecret = \"sk-abcdefgh\"",
@@ -381,7 +381,7 @@ fn each_mistake_has_its_own_sentence_and_cure() {
         ),
         (
             "[server.limits]\nheader_count = 0",
-            r#""header_count" in [server.limits] must be 8 to 4096, not 0; write 8 to 4096"#,
+            r#""header_count" in [server.limits] must be 8 to 256, not 0; write 8 to 256"#,
         ),
         (
             "[server.timeouts]\nheader = \"9999h\"",

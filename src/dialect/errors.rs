@@ -48,7 +48,7 @@ pub(super) fn passed_on(kind: Kind) -> bool {
 
 /// What to tell the caller where the upstream's own words must not get through: they may name an
 /// account, a key or a URL.
-pub(super) fn sentence(kind: Kind) -> &'static str {
+pub fn sentence(kind: Kind) -> &'static str {
     match kind {
         Kind::RateLimited => {
             "All upstreams of this model are limiting requests: ask again after the time in \

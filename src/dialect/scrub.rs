@@ -6,6 +6,8 @@ const MASK: &str = "***";
 
 /// What keys of well-known providers begin with.
 const PREFIXES: &[&str] = &["sk-", "gsk_", "xai-", "AIza", "ek_"];
+/// Shorter secrets are not looked for.
+const SECRET_BYTES_MIN: usize = 6;
 /// Characters, the prefix counted, that make a key and not a word.
 const KEY_CHARS_MIN: usize = 10;
 
@@ -14,7 +16,8 @@ const KEY_CHARS_MIN: usize = 10;
 pub fn scrub<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
     let mut clean = Cow::Borrowed(text);
     for secret in secrets {
-        if !secret.is_empty() && clean.contains(secret) {
+        // A shorter one would mask parts of plain words.
+        if secret.len() >= SECRET_BYTES_MIN && clean.contains(secret) {
             clean = Cow::Owned(clean.replace(secret, MASK));
         }
     }

@@ -9,9 +9,9 @@ use super::capture::{Capture, FINISH_REASON, Seeker, USAGE};
 use super::endpoint::Endpoint;
 use super::openai::{self, Choices, Event, Seen};
 use super::said::StreamError;
+use super::twin::Twin;
 use super::usage::Usage;
 use crate::error::Kind;
-use super::twin::Twin;
 use crate::framing::sse::{self, Piece, Splitter};
 
 /// Bytes of an incomplete frame that are held back; a longer frame passes in pieces.

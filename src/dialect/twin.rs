@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn a_chunk_that_differs_in_its_strings_alone_is_found() {
         let mut twin = learned(&frame("Hel", "xy"));
-        for (text, padding) in [("lo", ""), ("a\\\"b\\\\", "zzzz"), ("世界", "p"), ("\\u00e9", "")] {
+        for (text, padding) in [("lo", ""), ("a\\\"b\\\\", "zzzz"), ("世界", "p"), ("\\u00e9", "")]
+        {
             let next = frame(text, padding);
             let with_more = format!("{next}data: ");
             let found = twin.find(with_more.as_bytes());

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::exchange::{AnswerBody, Downstream, Gone};
 use crate::listener::connection::{Context, StreamGuard, linger};
 use crate::listener::{Drain, Handler, Settings};
-use crate::net::{Io, LazyTimer, with_scratch};
+use crate::net::{Io, LazyTimer, RELAY_BYTES, with_scratch};
 use crate::wire::{
     BodyFraming, Chunked, Headers, Method, ParsedRequest, RequestHead, parse_request,
     put_chunk_size,
@@ -333,6 +333,7 @@ impl H1Down {
         }
         let (io, rbuf) = (&mut self.io, &mut self.rbuf);
         with_scratch(|scratch| {
+            let scratch = &mut scratch[..RELAY_BYTES];
             let read = ready!(io.poll_read(cx, scratch))?;
             rbuf.extend_from_slice(&scratch[..read]);
             Poll::Ready(Ok(read))

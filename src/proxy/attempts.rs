@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::clock;
-use crate::dialect::Asked;
+use crate::dialect::{Asked, sentence};
 use crate::error::{Error, Kind, Same};
 use crate::exchange::Downstream;
 use crate::net::LazyTimer;
@@ -150,17 +150,11 @@ impl<'a> Set<'a> {
     fn nobody(&self) -> Error {
         match self.soonest {
             Some(wait) => {
-                let mut error = Error::upstream(
-                    Kind::RateLimited,
-                    "every upstream of this model is limiting us; ask again after the time in retry-after",
-                );
+                let mut error = Error::upstream(Kind::RateLimited, sentence(Kind::RateLimited));
                 error.retry_after_ms = Some(wait.as_millis() as u64);
                 error
             }
-            None => Error::upstream(
-                Kind::NoUpstream,
-                "no upstream is available for this model; ask again shortly",
-            ),
+            None => Error::upstream(Kind::NoUpstream, sentence(Kind::Overloaded)),
         }
     }
 

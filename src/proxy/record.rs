@@ -49,6 +49,8 @@ pub(super) struct Record<'w> {
     status: u16,
     error: Option<Kind>,
     served: Option<Served<'w>>,
+    /// The candidate that failed last.
+    last_asked: Option<Pick>,
     upstream_id: Option<Box<str>>,
     units: Units,
     entry: Option<Entry>,
@@ -91,6 +93,7 @@ impl<'w> Record<'w> {
             status: 0,
             error: None,
             served: None,
+            last_asked: None,
             upstream_id: None,
             units: Units::default(),
             entry: None,
@@ -233,7 +236,7 @@ impl<'w> Record<'w> {
 
     pub(super) fn first_content(&mut self, at: Instant) {
         self.ttft_us.get_or_insert(clock::us_between(self.now.instant, at));
-        if let Some(entry) = &mut self.entry {
+        if let (Some(entry), true) = (&mut self.entry, self.stream) {
             entry.first_content(at);
         }
     }
@@ -241,6 +244,7 @@ impl<'w> Record<'w> {
     /// An attempt ended without an answer that the caller got.
     pub(super) fn attempt_over(&mut self, pick: Pick, error: Kind) {
         self.attempts += 1;
+        self.last_asked = Some(pick);
         let Pick { route, candidate } = pick;
         let target = &self.snapshot.table.route(route).candidates[candidate].target;
         self.snapshot.series[route][candidate].target.attempt(self.worker.index, Some(error));
@@ -378,7 +382,7 @@ impl<'w> Record<'w> {
             status: self.status,
             error: self.error,
             stream: self.stream,
-            ttft_us: self.ttft_us,
+            ttft_us: self.ttft_us.filter(|_| self.stream),
             total_us: clock::us_between(self.now.instant, clock::instant()),
             overhead_us: self.sent_at.map(|_| self.overhead_us()),
             attempts: self.attempts,
@@ -393,8 +397,9 @@ impl<'w> Record<'w> {
 
     fn count(&self) {
         let registry = &self.worker.shared.registry;
-        let served = self.served.as_ref();
-        let series = served.map_or(registry.unrouted(), |served| &served.counted.series);
+        let asked = self.last_asked.map(|p| &self.snapshot.series[p.route][p.candidate]);
+        let counted = self.served.as_ref().map(|served| served.counted).or(asked);
+        let series = counted.map_or(registry.unrouted(), |counted| &counted.series);
         let units = &self.units;
         series.shard(self.worker.index).record(&telemetry::Record {
             status: self.status,
@@ -412,7 +417,7 @@ impl<'w> Record<'w> {
                 (TokenKind::OutImage, units.out_image),
             ],
         });
-        if let (None, Some(kind)) = (&self.served, self.error) {
+        if let (None, Some(kind)) = (counted, self.error) {
             registry.refuse(self.worker.index, kind);
         }
     }

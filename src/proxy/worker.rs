@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,6 +50,25 @@ struct Payer {
     scopes: Scopes,
 }
 
+/// Spreads places in memory. They are the process's own: nobody outside can choose them.
+#[derive(Default)]
+struct PlaceHasher(u64);
+
+impl Hasher for PlaceHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(usize::from(byte)));
+    }
+
+    fn write_usize(&mut self, place: usize) {
+        // Fibonacci hashing; the low bits of a place are always zero.
+        self.0 = (self.0.rotate_left(32) ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+}
+
 /// One generation, under a reference count of this worker's own: a request that holds it touches
 /// nothing that other workers touch.
 pub struct Generation(Arc<Snapshot>);
@@ -91,7 +111,7 @@ pub struct Worker {
     pub(super) lane: Lane,
     pub(super) retries: RetryBudget,
     grants: RefCell<GrantCache>,
-    payers: RefCell<HashMap<(usize, usize), Payer>>,
+    payers: RefCell<HashMap<(usize, usize), Payer, BuildHasherDefault<PlaceHasher>>>,
     generations: RefCell<Generations>,
     rng: RefCell<SmallRng>,
     /// Header lists and output that are used within one poll.

@@ -51,7 +51,7 @@ impl Gauge {
             Gauge::ConfigGeneration => [
                 "foretoken_config_generation",
                 "gauge",
-                "Number of the configuration in use; each accepted change adds one.",
+                "Number of the configuration in use; each accepted load adds one.",
             ],
             Gauge::ConfigLastReloadSuccess => [
                 "foretoken_config_last_reload_success",

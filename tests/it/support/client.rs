@@ -178,6 +178,14 @@ impl Raw {
         let _ = self.tcp.shutdown(Shutdown::Write);
     }
 
+    /// Whether something has come that was not read yet. Does not wait.
+    pub fn has_input(&self) -> bool {
+        let _ = self.tcp.set_nonblocking(true);
+        let peeked = self.tcp.peek(&mut [0]);
+        let _ = self.tcp.set_nonblocking(false);
+        !self.buf.is_empty() || !matches!(peeked, Err(e) if e.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Cuts the connection by a TCP reset.
     pub fn reset(self) {
         let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(std::time::Duration::ZERO));

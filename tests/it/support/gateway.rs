@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foretoken::app::{Options, Running, Stop, start};
+use foretoken::proxy::FaultHook;
 use foretoken::wire::RequestHead;
 
 use super::client::{Answer, request};
@@ -30,7 +31,7 @@ pub struct Setup {
     models: String,
     keys: String,
     more: String,
-    hook: Option<Arc<dyn Fn(&RequestHead) + Send + Sync>>,
+    hook: Option<FaultHook>,
 }
 
 impl Setup {
