@@ -7,7 +7,7 @@ use super::said::Said;
 use super::stream::StreamKind;
 use crate::error::{Error, Kind};
 
-pub use super::scrub::scrub;
+pub use super::scrub::{scrub, scrub_error};
 
 /// What an answer that is no success means: by status, then code, then type. A body of status 200
 /// that holds an error is read the same way.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::error::Error;
+
 const MASK: &str = "***";
 
 /// What keys of well-known providers begin with.
@@ -40,6 +42,22 @@ pub fn scrub<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
     }
     out.push_str(&clean[kept_to..]);
     Cow::Owned(out)
+}
+
+/// Masks `secrets` in every word of an upstream's that an error carries.
+pub fn scrub_error(error: &mut Error, secrets: &[&str]) {
+    let mask = |text: &mut String| {
+        if let Cow::Owned(clean) = scrub(text, secrets) {
+            *text = clean;
+        }
+    };
+    mask(&mut error.message);
+    for text in [&mut error.param, &mut error.code, &mut error.cause] {
+        text.as_mut().map(mask);
+    }
+    if let Some(body) = &mut error.body {
+        *body = scrub(&String::from_utf8_lossy(body), secrets).into_owned().into_bytes();
+    }
 }
 
 /// The range to mask if a secret begins at `at`, which is a character boundary.

@@ -63,7 +63,7 @@ async fn accept_streams<H: Handler>(
     let tally = Rc::new(Tally::default());
     let drain = context.drain.clone();
     let mut draining = pin!(drain.started());
-    let mut told = false;
+    let (mut told, mut farewell) = (false, false);
     let mut timer = LazyTimer::default();
     timer.set(Some(clock::instant() + context.settings.idle));
     loop {
@@ -74,11 +74,20 @@ async fn accept_streams<H: Handler>(
             }
             let accepted = connection.poll_accept(cx);
             if accepted.is_pending() && timer.poll(cx).is_ready() {
-                if tally.open.get() == 0 && !told {
-                    told = true;
-                    connection.graceful_shutdown();
+                let mut wait = context.settings.idle;
+                if tally.open.get() == 0 {
+                    // A graceful end waits for the peer's answer; who gives none is cut off.
+                    if farewell {
+                        return Poll::Ready(None);
+                    }
+                    farewell = true;
+                    wait = context.settings.write;
+                    if !told {
+                        told = true;
+                        connection.graceful_shutdown();
+                    }
                 }
-                timer.set(Some(clock::instant() + context.settings.idle));
+                timer.set(Some(clock::instant() + wait));
                 let _ = timer.poll(cx);
                 return connection.poll_accept(cx).map(Some);
             }
@@ -135,10 +144,9 @@ async fn serve_stream<H: Handler>(
     })
     .await;
     if flushed && down.ended && !down.gone {
-        // The rest of a body that nobody wanted is refused without an error (RFC 9113, 8.1).
-        if down.body.as_ref().is_some_and(|body| !body.is_end_stream()) {
-            down.reset(Reason::NO_ERROR);
-        }
+        // The rest of a body that nobody wanted is refused without an error (RFC 9113, 8.1) when
+        // `down` is dropped, behind the answer. Resetting here would throw the answer away, which
+        // may still lie in the connection's queue.
         tally.finished.set(tally.finished.get() + 1);
     } else if down.gone {
         tally.reset.set(tally.reset.get() + 1);

@@ -2,9 +2,16 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+
+use crate::clock;
+
+/// A timer that fires so late tells of a process that was stopped or starved. It finds its timers
+/// due before it has looked at what came meanwhile: time for that is given first, once.
+const LATE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(10);
 
 /// Re-arming a timer for each of a hundred tokens would cost more than forwarding them. This one
 /// leaves the running timer alone when the deadline only moves ahead, and looks again when it fires.
@@ -15,6 +22,8 @@ pub struct LazyTimer {
     /// The running timer knows the task to wake.
     registered: bool,
     deadline: Option<Instant>,
+    /// The deadline that was found to be passed long since.
+    late: Option<Instant>,
 }
 
 impl LazyTimer {
@@ -22,7 +31,8 @@ impl LazyTimer {
     pub fn set(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
         let Some(deadline) = deadline else { return };
-        if self.armed.is_some_and(|armed| armed <= deadline) {
+        let in_grace = self.late == Some(deadline) && self.armed.is_some();
+        if in_grace || self.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
         self.arm(deadline);
@@ -62,9 +72,15 @@ impl LazyTimer {
                 return Poll::Pending;
             }
             self.armed = None;
-            if armed >= deadline {
+            if armed < deadline {
+                continue;
+            }
+            let now = clock::instant();
+            if self.late == Some(deadline) || now.saturating_duration_since(deadline) < LATE {
                 return Poll::Ready(());
             }
+            self.late = Some(deadline);
+            self.arm(now + GRACE);
         }
     }
 }
@@ -89,6 +105,26 @@ mod tests {
             timer.set(Some(start + Duration::from_millis(30)));
             poll_fn(|cx| timer.poll(cx)).await;
             assert!(start.elapsed() >= Duration::from_millis(30));
+        });
+    }
+
+    #[test]
+    fn a_timer_that_was_slept_through_gives_time_for_one_more_look() {
+        paused().block_on(async {
+            let mut timer = LazyTimer::default();
+            let deadline = Instant::now() + Duration::from_millis(1);
+            timer.set(Some(deadline));
+            assert!(poll_fn(|cx| Poll::Ready(timer.poll(cx))).await.is_pending());
+            // The thread itself, as a stopped process: the runtime's timers cannot fire.
+            std::thread::sleep(LATE * 2);
+            let mut looks = 0;
+            poll_fn(|cx| {
+                looks += 1;
+                timer.set(Some(deadline));
+                timer.poll(cx)
+            })
+            .await;
+            assert!(looks > 1);
         });
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::clock;
-use crate::dialect::{End, classify, inspect, scrub, splice};
+use crate::dialect::{End, classify, inspect, scrub_error, splice};
 use crate::error::{Effect, Error, Kind};
 use crate::health::Sample;
 use crate::proxy::answer::{Answer, Progress, Reader};
@@ -169,7 +169,10 @@ impl<'a> Attempt<'a> {
                         Poll::Ready(outcome) => {
                             let progress = outcome?;
                             if let Some(outcome) = flows(answer, held, progress, ask) {
-                                return Poll::Ready(outcome.map(|()| progress));
+                                return Poll::Ready(match outcome {
+                                    Ok(()) => Ok(progress),
+                                    Err(error) => Err(self.cleaned(error)),
+                                });
                             }
                         }
                         Poll::Pending => {
@@ -242,16 +245,20 @@ impl<'a> Attempt<'a> {
         } else {
             classify(status, field, &body, clock::unix_ms())
         };
-        let secrets: Vec<&str> = self.keyed.credential.secret().into_iter().collect();
-        error.message = scrub(&error.message, &secrets).into_owned();
-        error.cause = error.cause.map(|cause| scrub(&cause, &secrets).into_owned());
         if error.kind.row().effect == Effect::Ignore
             && let Ok(text) = std::str::from_utf8(&body)
             && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
         {
-            error.body = Some(scrub(text, &secrets).into_owned().into_bytes());
+            error.body = Some(body);
         }
         exchange.finish();
+        self.cleaned(error)
+    }
+
+    /// The error without our own key, which upstreams like to quote.
+    fn cleaned(&self, mut error: Error) -> Error {
+        let secrets: Vec<&str> = self.keyed.credential.secret().into_iter().collect();
+        scrub_error(&mut error, &secrets);
         error
     }
 

@@ -428,8 +428,10 @@ impl Drop for Record<'_> {
     /// and logged once.
     fn drop(&mut self) {
         if self.status == 0 {
-            self.status = Kind::ClientGone.row().status;
-            self.error.get_or_insert(Kind::ClientGone);
+            let panicking = std::thread::panicking();
+            let kind = if panicking { Kind::Internal } else { Kind::ClientGone };
+            self.status = kind.row().status;
+            self.error.get_or_insert(kind);
         }
         self.count();
         self.log();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::dialect::{End, Signals, StreamKind, error_frame, scrub};
+use crate::dialect::{End, Signals, StreamKind, error_frame, scrub_error};
 use crate::error::{Effect, Error, Kind};
 use crate::exchange::{AnswerBody, Downstream};
 use crate::net::LazyTimer;
@@ -270,7 +270,8 @@ impl<'a> Flowing<'a> {
             && let Some(said) = self.winner.answer.said()
         {
             let mut error = Error::from(said);
-            error.message = self.scrubbed(&said.message);
+            error.message.clone_from(&said.message);
+            self.scrub(&mut error);
             error.code = Some("upstream_error".into());
             let _ = down.send(cx, out, false);
             return Poll::Ready(Some(self.break_off(cx, flow, error, down, record)));
@@ -385,9 +386,9 @@ impl<'a> Flowing<'a> {
         record.first_content(now);
     }
 
-    fn scrubbed(&self, text: &str) -> String {
+    fn scrub(&self, error: &mut Error) {
         let secrets: Vec<&str> = self.winner.keyed.credential.secret().into_iter().collect();
-        scrub(text, &secrets).into_owned()
+        scrub_error(error, &secrets);
     }
 
     /// Puts the asked name where the upstream names its own model. The bytes `"model":"…"` cannot

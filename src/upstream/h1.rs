@@ -312,7 +312,8 @@ impl H1Exchange {
 
     fn broken(&self, error: &io::Error) -> Error {
         let mut fault = if self.answered {
-            Error::upstream(Kind::ServerError, "the upstream's answer broke off in its head")
+            // Not a server error, which would say that there is no answer: the request was worked on.
+            Error::upstream(Kind::Truncated, "the upstream's answer broke off in its head")
         } else {
             Error::upstream(Kind::Connect, "the upstream closed the connection without an answer")
         };

@@ -52,6 +52,11 @@ impl Pools {
     /// Dials a new connection for this request alone, after a reused one turned out to be dead.
     pub fn acquire_fresh(&self, origin: &Arc<Origin>) -> Acquire {
         let pool = self.pool(origin);
+        if pool.speaks_h2.get() {
+            // The dead one takes no streams any more, so whatever is found is another; a dial for
+            // each of its streams would be a storm.
+            return pool.acquire();
+        }
         pool.open.set(pool.open.get() + 1);
         let guard = OpenGuard(Rc::downgrade(&pool));
         Acquire::Fresh(Box::pin(async move {

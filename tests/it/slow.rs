@@ -76,9 +76,14 @@ fn case_12_silent_h2_peers_are_closed() {
     // No settings; settings and nothing else; half a header block. None answers a PING.
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let headers = [0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
+    let mut silent = Vec::new();
     for more in [&b""[..], &settings, &[settings.as_slice(), &headers].concat()] {
         let mut raw = Raw::connect(gateway.addr);
         raw.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", more].concat());
+        silent.push(raw);
+    }
+    for mut raw in silent {
+        // Returns when the gateway closes the connection, and only then.
         raw.rest();
     }
 }

@@ -69,7 +69,8 @@ impl H2 {
             let empty = body.is_some_and(<[u8]>::is_empty);
             let (response, mut stream) = send.send_request(request, empty)?;
             if let Some(body) = body.filter(|body| !body.is_empty()) {
-                stream.send_data(Bytes::copy_from_slice(body), true)?;
+                // An early answer may have ended the stream already; it is what counts.
+                let _ = stream.send_data(Bytes::copy_from_slice(body), true);
             }
             Ok(H2Stream { response: Some(response), send: stream, body: None })
         })
