@@ -155,7 +155,7 @@ rows! {
     HeadersTooLarge    "headers_too_large"     false No        Ignore         431 "invalid_request_error" "headers_too_large"           false
     BodyTooLarge       "body_too_large"        false No        Ignore         413 "invalid_request_error" "request_too_large"           false
     BodyTimeout        "body_timeout"          false No        Ignore         408 "invalid_request_error" "request_timeout"             true
-    NoUpstream         "no_upstream"           false No        Ignore         503 "server_error"          "upstream_unavailable"        true
+    NoUpstream         "no_upstream"           true  No        Ignore         503 "server_error"          "upstream_unavailable"        true
     Shedding           "shedding"              false No        Ignore         503 "server_error"          "overloaded"                  true
     Internal           "internal"              false No        Ignore         500 "server_error"          "internal_error"              true
 }

@@ -396,7 +396,7 @@ const POOL: Table = Table {
         Key::with(
             "max_connections",
             Kind::Integer { min: 1, max: 65_535 },
-            "1024",
+            "20000",
             "Open at once, for each worker.",
         ),
         Key::with(

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::exchange::{AnswerBody, Downstream, Gone};
 use crate::listener::connection::{Context, StreamGuard, linger};
 use crate::listener::{Drain, Handler, Settings};
-use crate::net::{Io, LazyTimer, RELAY_BYTES, with_scratch};
+use crate::net::{Io, LazyTimer, with_scratch};
 use crate::wire::{
     BodyFraming, Chunked, Headers, Method, ParsedRequest, RequestHead, parse_request,
     put_chunk_size,
@@ -28,6 +28,9 @@ const PIPELINE_BYTES: usize = 64 * 1024;
 const DISCARD_BYTES: u64 = 64 * 1024;
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+/// What is read in search of a head. A long body is better read to where it stays: this much of it
+/// is copied.
+const HEAD_READ_BYTES: usize = 16 * 1024;
 /// Room for a body that is made before all of it came, whatever its length is said to be.
 const FIRST_BODY_BYTES: u64 = 128 * 1024;
 /// Room that is made for one read of a body.
@@ -333,7 +336,6 @@ impl H1Down {
         }
         let (io, rbuf) = (&mut self.io, &mut self.rbuf);
         with_scratch(|scratch| {
-            let scratch = &mut scratch[..RELAY_BYTES];
             let read = ready!(io.poll_read(cx, scratch))?;
             rbuf.extend_from_slice(&scratch[..read]);
             Poll::Ready(Ok(read))
@@ -365,6 +367,7 @@ impl H1Down {
         }
         let (io, rbuf) = (&mut self.io, &mut self.rbuf);
         with_scratch(|scratch| {
+            let scratch = &mut scratch[..HEAD_READ_BYTES];
             let read = ready!(io.poll_read(cx, scratch))?;
             if read == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));

@@ -9,10 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
-/// The size of the read buffer of a thread: a large prompt arrives in one read.
-pub const SCRATCH_BYTES: usize = 256 * 1024;
-/// What a relay reads at a time, and thus all that a slow reader can leave in memory.
-pub const RELAY_BYTES: usize = 64 * 1024;
+/// The size of the read buffer of a thread: what a relay reads at a time, and thus all that a slow
+/// reader can leave in memory.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);

@@ -6,5 +6,5 @@
 mod io;
 mod timer;
 
-pub use io::{Io, RELAY_BYTES, Replayed, SCRATCH_BYTES, with_scratch};
+pub use io::{Io, Replayed, SCRATCH_BYTES, with_scratch};
 pub use timer::LazyTimer;

@@ -120,8 +120,12 @@ impl<'a> Attempt<'a> {
     /// The fault of having taken too long.
     pub(super) fn timed_out(&self) -> Error {
         match self.sent_at {
-            None => Error::upstream(Kind::Connect, "no connection to the upstream became free")
-                .unprocessed(),
+            // A dial has its own, shorter limit: this one waited behind other requests.
+            None => Error::upstream(
+                Kind::NoUpstream,
+                "all connections to the upstream are busy; ask again shortly",
+            )
+            .unprocessed(),
             Some(_) => Error::upstream(Kind::TimeoutHeaders, "the upstream did not answer in time"),
         }
     }

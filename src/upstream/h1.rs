@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use crate::clock;
 use crate::error::{Error, Kind};
-use crate::net::{Io, RELAY_BYTES, with_scratch};
+use crate::net::{Io, with_scratch};
 use crate::upstream::connect;
 use crate::upstream::exchange::{DataEvent, Outgoing, write_request_head};
 use crate::upstream::origin::Origin;
@@ -259,7 +259,6 @@ impl H1Exchange {
     /// Reads once; `true` when the head is whole.
     fn poll_more_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         with_scratch(|scratch| {
-            let scratch = &mut scratch[..RELAY_BYTES];
             let read = match ready!(self.conn().io.poll_read(cx, scratch)) {
                 Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 other => other,
@@ -345,7 +344,6 @@ impl H1Exchange {
             return Poll::Ready(Ok(DataEvent::End));
         }
         with_scratch(|scratch| {
-            let scratch = &mut scratch[..RELAY_BYTES];
             let read = match ready!(self.conn().io.poll_read(cx, scratch)) {
                 Ok(0) if matches!(self.body, Body::Close) => {
                     self.body = Body::Ended;

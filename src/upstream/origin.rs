@@ -41,7 +41,7 @@ impl Default for PoolSettings {
         PoolSettings {
             min_warm: 1,
             max_streams: 64,
-            max_connections: 1024,
+            max_connections: 20_000,
             max_age: Duration::from_secs(1800),
             idle: Duration::from_secs(55),
         }

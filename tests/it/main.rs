@@ -3,10 +3,23 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod cancel;
+mod classes;
+mod drain;
+mod failover;
+mod fidelity;
+#[path = "support/fleet.rs"]
+mod fleet;
 mod framing;
 mod h2_abuse;
+#[path = "support/h2raw.rs"]
+mod h2raw;
 mod keys;
 mod leaks;
+mod policies;
+mod reload;
+mod sdk;
+mod seeing;
 mod slow;
 mod smoke;
 mod support;
