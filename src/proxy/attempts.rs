@@ -303,6 +303,11 @@ impl<'a> Set<'a> {
             return Ok(());
         }
         attempt.note_fault(&error);
+        if error.kind == Kind::RateLimited {
+            // The caller is told the soonest reset of all that were asked, not that of the last.
+            let wait = Duration::from_millis(error.retry_after_ms.unwrap_or(1000));
+            self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait)));
+        }
         let row = error.kind.row();
         let now = clock::instant();
         let room = self.started < ask.settings.attempts && may_repeat;

@@ -138,7 +138,7 @@ impl<'a> Flowing<'a> {
         match ended {
             None => match down.send(cx, data, false) {
                 Ok(()) => None,
-                Err(_) => Some(Ended::CallerLeft),
+                Err(_) => Some(self.left(record)),
             },
             Some((End::Complete, upstream_done)) => {
                 // The record is in the books before the caller can have the last byte.

@@ -105,7 +105,8 @@ pub(super) async fn error<D: Downstream>(error: &Error, down: &mut D, record: &m
         headers.push(b"x-foretoken-attempts", attempts.as_bytes());
     }
     let row = error.kind.row();
-    if !row.curable {
+    // What we have tried again ourselves must not be multiplied by the caller's own retries.
+    if !row.curable || record.attempts() > 1 {
         headers.push(b"x-should-retry", b"false");
     }
     match error.kind {

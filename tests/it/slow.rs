@@ -269,8 +269,6 @@ fn case_31_above_the_memory_for_bodies_callers_are_refused() {
         let _ = raw.try_send(encode_post(CHAT, &large));
         expect_shed(&raw.answer());
     }
-    let h2 = H2::connect(gateway.addr);
-    expect_shed(&h2.post(CHAT, &large));
     assert_eq!(upstream.count(), held);
     post(gateway.addr, CHAT, vec![b' '; 1_100_000]).expect_error(413, "request_too_large");
     drop(release);
@@ -280,6 +278,34 @@ fn case_31_above_the_memory_for_bodies_callers_are_refused() {
     for _ in 0..4 {
         assert_eq!(post(gateway.addr, CHAT, &large).status, 200, "the memory came back");
     }
+}
+
+#[test]
+fn case_31_the_memory_for_bodies_is_one_for_all_streams_of_a_connection() {
+    const STREAMS: usize = 6;
+    let (upstream, release) = held();
+    let limits = "[server.limits]\nbody = \"1MiB\"\nbody_memory = \"4MiB\"";
+    let gateway = Setup::to(upstream.addr).server(limits).start();
+    let large = chat("m", false, &"x".repeat(900_000));
+    let h2 = H2::connect(gateway.addr);
+    let streams: Vec<_> = (0..STREAMS).map(|_| h2.open_post(CHAT, &large)).collect();
+    let refused =
+        || gateway.metric("foretoken_requests_refused_total", &["kind=\"shedding\""]) as usize;
+    eventually("each is under way or refused", || upstream.count() + refused() == STREAMS);
+    let held = upstream.count();
+    assert!((1..=4).contains(&held), "{held} bodies of 900 kB were held in 4 MiB");
+    drop(release);
+    let mut served = 0;
+    for stream in streams {
+        let answer = stream.answer();
+        if answer.status == 200 {
+            served += 1;
+        } else {
+            expect_shed(&answer);
+        }
+    }
+    assert_eq!(served, held);
+    assert_eq!(h2.post(CHAT, &large).status, 200, "the memory came back");
 }
 
 #[test]
