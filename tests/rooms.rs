@@ -21,7 +21,7 @@ const ROOMS: &[Room] = &[
     Room("clock",     0, &[]),
     Room("error",     0, &[]),
     Room("wire",      0, &["error"]),
-    Room("net",       0, &[]),
+    Room("net",       0, &["clock"]),
     Room("exchange",  0, &["error", "wire"]),
 
     Room("framing",   1, &[]),
@@ -59,6 +59,7 @@ const ROOMS: &[Room] = &[
 
 /// Imports within one rank, each with its reason.
 const SIDEWAYS: &[(&str, &str, &str)] = &[
+    ("net", "clock", "a timer asks whether it fired late, and only the clock reads the time"),
     ("wire", "error", "what is wrong with a message is said in the one type for faults"),
     ("exchange", "error", "reading a request body can fail, and the fault has an answer"),
     ("exchange", "wire", "an answer begins with a header list"),

@@ -503,7 +503,10 @@ impl H1Down {
         let want = left.min(max as u64) as usize;
         let took = if self.rbuf.is_empty() {
             let start = into.len();
-            into.reserve(want.min(READ_BYTES) + READ_AHEAD);
+            if into.capacity() - start < want.min(READ_BYTES) + READ_AHEAD {
+                // Doubling, but never beyond what was announced: the memory counts as used.
+                into.reserve_exact(want.min(READ_BYTES.max(start)) + READ_AHEAD);
+            }
             // Room for more than is wanted lets the read come back short, which tells the reactor
             // that the socket is empty; a full one would cost another system call to find out.
             let took = match ready!(self.io.poll_read_vec(cx, into, want + READ_AHEAD)) {

@@ -65,7 +65,7 @@ async fn accept_streams<H: Handler>(
     let mut draining = pin!(drain.started());
     let (mut told, mut farewell) = (false, false);
     let mut timer = LazyTimer::default();
-    timer.set(Some(clock::instant() + context.settings.idle));
+    timer.set(Some(clock::instant() + context.settings.header));
     loop {
         let accepted = poll_fn(|cx| {
             if !told && draining.as_mut().poll(cx).is_ready() {

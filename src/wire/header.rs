@@ -124,7 +124,7 @@ impl Name {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     id: Name,
-    name_len: u16,
+    name_len: u32,
     start: u32,
     value_len: u32,
 }
@@ -170,7 +170,7 @@ impl Headers {
         let value_len = (self.raw.len() - before) as u32;
         self.index.push(Entry {
             id: Name::of(name.as_bytes()),
-            name_len: name.len() as u16,
+            name_len: name.len() as u32,
             start,
             value_len,
         });
@@ -182,7 +182,7 @@ impl Headers {
         self.raw.extend_from_slice(value);
         self.index.push(Entry {
             id,
-            name_len: name.len() as u16,
+            name_len: name.len() as u32,
             start,
             value_len: value.len() as u32,
         });
@@ -212,7 +212,7 @@ impl Headers {
     pub fn iter(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> {
         self.index.iter().map(|e| {
             let start = e.start as usize;
-            (e.id, &self.raw[start..start + usize::from(e.name_len)], self.value(e))
+            (e.id, &self.raw[start..start + e.name_len as usize], self.value(e))
         })
     }
 
@@ -227,7 +227,7 @@ impl Headers {
     }
 
     fn value(&self, e: &Entry) -> &[u8] {
-        let start = e.start as usize + usize::from(e.name_len);
+        let start = e.start as usize + e.name_len as usize;
         &self.raw[start..start + e.value_len as usize]
     }
 
