@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod drain;
 mod h1;
+mod h1_down;
 mod h2;
 mod tls;
 

@@ -23,9 +23,8 @@ fn role() -> String {
 /// Reads a request and breaks off without a byte.
 fn resetting() -> Scripted {
     Scripted::start(|peer| {
-        while peer.request().is_some() {
+        if peer.request().is_some() {
             peer.reset();
-            return;
         }
     })
 }
@@ -99,11 +98,11 @@ fn case_19_a_stream_that_breaks_off_ends_in_an_error_and_is_not_repeated() {
         // when it has it.
         let (go, wait) = gate();
         let bad = Scripted::start(move |peer| {
-            while peer.request().is_some() {
+            if peer.request().is_some() {
                 peer.start_events();
                 peer.chunk(role() + &delta("one"));
                 wait();
-                return break_off(peer, how);
+                break_off(peer, how);
             }
         });
         let well = saying("from the second");
@@ -154,7 +153,7 @@ fn check_broken(answer: &crate::support::Answer, how: &str) {
 #[test]
 fn case_19_an_answer_that_breaks_off_before_the_caller_saw_it_is_asked_for_elsewhere() {
     let bad = Scripted::start(|peer| {
-        while let Some(request) = peer.request() {
+        if let Some(request) = peer.request() {
             if wants_stream(&request) {
                 peer.start_events();
                 peer.chunk(role());
@@ -162,7 +161,6 @@ fn case_19_an_answer_that_breaks_off_before_the_caller_saw_it_is_asked_for_elsew
                 let whole = json(200, &completion("half of it"));
                 peer.write(&whole[..whole.len() - 30]);
             }
-            return;
         }
     });
     let well = saying("from the second");
@@ -322,7 +320,7 @@ fn case_21_after_a_goaway_only_what_was_not_looked_at_is_sent_again() {
 
     first.goaway(3);
     let mut again = Vec::new();
-    let mut conns = vec![upstream.accept()];
+    let mut conns = [upstream.accept()];
     while again.len() < 2 {
         let at = conns.len() - 1;
         let (stream, body) = conns[at].request().expect("a replay");

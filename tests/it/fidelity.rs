@@ -203,8 +203,8 @@ fn assemble(pieces: &[Piece], b: &str, stream: bool, inserts: bool) -> Body {
         format!("{b}{{{insert}{b}{}{b}}}{b}", parts.join(&format!("{b},{b}")))
     };
     let sent = join(pieces.iter().map(|piece| piece.sent.as_str()).collect(), "");
-    let parts: Result<Vec<&str>, ()> =
-        pieces.iter().map(|piece| piece.arrives.as_deref().map_err(|()| ())).collect();
+    let parts: Result<Vec<&str>, &()> =
+        pieces.iter().map(|piece| piece.arrives.as_deref()).collect();
     let insert = if inserts { "\"stream_options\":{\"include_usage\":true}," } else { "" };
     Body { sent, arrives: parts.ok().map(|parts| join(parts, insert)), stream }
 }

@@ -96,3 +96,29 @@ fn least_outstanding_spreads_what_is_under_way() {
     eventually("all have left", || gateway.metric("foretoken_inflight", &[]) == 0.0);
     expect_text(&ask(gateway.addr, false), "quick");
 }
+
+#[test]
+fn case_27_a_target_that_speaks_first_and_then_fails_loses_its_rank() {
+    // Quick to its first token, and never to its last.
+    let hasty = Scripted::start(|peer| {
+        if peer.request().is_some() {
+            peer.start_events();
+            peer.chunk(crate::support::upstream::delta("I will"));
+        }
+    });
+    let (steady, third) = (saying("steady"), saying("third"));
+    let gateway = three(
+        [&hasty, &steady, &third],
+        "priority",
+        ["priority = 0", "priority = 1", "priority = 2"],
+    );
+    for nth in 1..=3 {
+        let answer = ask(gateway.addr, true);
+        assert!(answer.text().contains("upstream_stream_interrupted"), "{nth}: {}", answer.text());
+    }
+    // Success counts, not the first token: the next in line is asked now.
+    for _ in 0..10 {
+        expect_text(&ask(gateway.addr, true), "steady");
+    }
+    assert_eq!((hasty.count(), steady.count()), (3, 10));
+}
