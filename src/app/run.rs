@@ -198,7 +198,7 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
     let settings = store::Settings::new(dir, workers, bound, fsync);
     let (journal, report) = Journal::open(&settings, Arc::new(totals))?;
     if !report.is_empty() {
-        tracing::info!(?report, "the journal of the last run was taken in");
+        tracing::info!(%report, "the journal of the last run was taken in");
     }
     Ok(journal)
 }
