@@ -245,6 +245,19 @@ impl Error {
         self
     }
 
+    /// For the process log: the kind and the cause, without an upstream's own words, which may
+    /// repeat the prompt.
+    pub fn for_log(&self) -> String {
+        let cause = self.cause.as_deref().unwrap_or("");
+        let cause = match cause.strip_prefix("status ") {
+            Some(rest) => &cause[..7 + rest.bytes().take_while(u8::is_ascii_digit).count()],
+            None if self.kind == Kind::Connect => cause,
+            None => "",
+        };
+        let gap = if cause.is_empty() { "" } else { ": " };
+        format!("{}{gap}{cause}", self.kind.name())
+    }
+
     /// The status that the caller sees.
     pub fn status(&self) -> u16 {
         self.status.unwrap_or(self.kind.row().status)
@@ -279,6 +292,16 @@ mod tests {
             assert_eq!(Kind::from_code(at as u8), Some(row.kind));
         }
         assert_eq!(Kind::Internal as usize + 1, TABLE.len());
+    }
+
+    #[test]
+    fn an_upstreams_words_stay_out_of_the_log() {
+        let said = Error::upstream(Kind::ServerError, "m").because("status 500 [code] the prompt");
+        assert_eq!(said.for_log(), "server_error: status 500");
+        let refused = Error::upstream(Kind::Connect, "m").because("connection refused");
+        assert_eq!(refused.for_log(), "connect: connection refused");
+        let odd = Error::upstream(Kind::Truncated, "m").because("their words");
+        assert_eq!(odd.for_log(), "truncated");
     }
 
     #[test]

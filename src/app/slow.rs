@@ -34,6 +34,8 @@ pub(super) struct Slow {
     pub loads: Loads,
     pub access: Arc<AccessLog>,
     pub config: ArcSwap<Config>,
+    /// What the process was started with: sockets and threads are of that.
+    pub started_with: Config,
     pub path: Option<PathBuf>,
     pub ready: AtomicBool,
     pub started_unix_ms: u64,
@@ -95,6 +97,7 @@ impl Slow {
             shared,
             loads,
             access,
+            started_with: loaded.config.clone(),
             config: ArcSwap::from_pointee(loaded.config),
             path,
             ready: AtomicBool::new(false),
@@ -179,6 +182,10 @@ fn reload_loop(
 }
 
 fn reload(slow: &Arc<Slow>, reloader: &mut Reloader, watch: Option<&config::Watch>) -> Outcome {
+    if slow.path.is_none() {
+        // Nothing to load: not a failure of a reload.
+        return Err(problem("this gateway was started without a configuration file"));
+    }
     slow.reloads.fetch_add(1, Relaxed);
     let outcome = try_reload(slow, reloader, watch);
     let mut last = slow.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,7 +247,7 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
     reloader.listener_settings.store(Arc::new(listener_settings(&config)));
     slow.shared.requests.set_limit(config.server.limits.requests as u64);
     slow.shared.body_memory.set_limit(config.server.limits.body_memory_bytes);
-    let needs_restart = needs_restart(&old, &config);
+    let needs_restart = needs_restart(&slow.started_with, &config);
     for what in &needs_restart {
         tracing::warn!(%what, "takes effect only after a restart");
     }

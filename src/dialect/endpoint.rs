@@ -134,6 +134,7 @@ const NOT_SERVED: &[&str] = &[
 
 const GENERAL: &str = "Unknown URL. Set the base URL to this gateway's address followed by /v1; \
                        GET /v1/models lists the models.";
+const ANTHROPIC: &str = "Anthropic's API is not spoken here: call POST /v1/chat/completions.";
 const BASE_TOO_LONG: &str = "The base URL is given too long: leave out the endpoint at its end \
                              (for example http://host/v1), the client adds it.";
 
@@ -203,6 +204,12 @@ fn beyond(method: &str, path: &str) -> Found {
         return Found::Unknown { hint: BASE_TOO_LONG.to_owned() };
     }
     match segments.first() {
+        Some(&"messages") => Found::Unknown { hint: ANTHROPIC.to_owned() },
+        Some(&"responses") if segments.len() > 1 => Found::Unknown {
+            hint: "What stands below /v1/responses is not served here, only POST /v1/responses \
+                   is: stored responses belong to the upstream that made them."
+                .to_owned(),
+        },
         Some(first) if NOT_SERVED.contains(first) => {
             let shown = segments.iter().take(2).filter(|part| plain(part));
             let shown: Vec<&str> = shown.copied().collect();
@@ -307,7 +314,7 @@ mod tests {
             "/v1/chat/completions/chatcmpl-1",
             "/v1/fine_tuning/jobs",
         ] {
-            assert!(hint(path).ends_with("is not served here."), "{path}");
+            assert!(hint(path).contains("is not served here"), "{path}");
         }
         assert!(!hint("/v1/files/file-1").contains("file-1"));
         for path in ["/", "", "/v1", "/admin", "/admin/keys", "/metrics", "/health", "/v3/rerank"] {

@@ -285,11 +285,11 @@ impl<'a> Attempt<'a> {
             Effect::Failure => self.sample.failed(now),
             Effect::CoolDown => self.keyed.state.cool(now, wait),
             Effect::ParkCredential => {
-                tracing::warn!(credential = %self.keyed.credential.name, %error, "credential parked");
+                tracing::warn!(credential = %self.keyed.credential.name, error = %error.for_log(), "credential parked");
                 self.keyed.state.park(now);
             }
             Effect::ParkTarget => {
-                tracing::warn!(target_id = %self.target.id, %error, "target parked");
+                tracing::warn!(target_id = %self.target.id, error = %error.for_log(), "target parked");
                 self.target.state.park(now);
             }
         }

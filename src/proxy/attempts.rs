@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::dialect::{Asked, sentence};
-use crate::error::{Error, Kind, Same};
+use crate::error::{Effect, Error, Kind, Same};
 use crate::exchange::Downstream;
 use crate::net::LazyTimer;
 use crate::proxy::answer::Progress;
@@ -297,12 +297,15 @@ impl<'a> Set<'a> {
         // A request that may have been worked on is not sent twice if that could do harm.
         let may_repeat = ask.plan.duplicate_safe || error.unprocessed || is_definite(error.kind);
         if may_repeat && attempt.maybe_stale(&error) {
-            tracing::debug!(%error, "a waiting connection was stale; dialling a fresh one");
+            tracing::debug!(error = %error.for_log(), "a waiting connection was stale; dialling a fresh one");
             self.put(Attempt::new(ask, attempt.pick, attempt.keyed(), true, false));
             self.started -= 1;
             return Ok(());
         }
         attempt.note_fault(&error);
+        if error.kind.row().effect == Effect::Failure {
+            ask.worker.tell_failure(ask.target(attempt.pick), ask.provider(attempt.pick), &error);
+        }
         if error.kind == Kind::RateLimited {
             // The caller is told the soonest reset of all that were asked, not that of the last.
             let wait = Duration::from_millis(error.retry_after_ms.unwrap_or(1000));

@@ -78,6 +78,18 @@ pub(super) fn client_address(head: &RequestHead, peer: SocketAddr, trusted: &[Ci
     client
 }
 
+/// Gateways that a request may pass, and how they say so (RFC 9110, 7.6.3). Other proxies' names are
+/// nobody's business further on.
+pub(super) const MAX_HOPS: usize = 8;
+const VIA: &str = "1.1 foretoken, 1.1 foretoken, 1.1 foretoken, 1.1 foretoken, \
+                   1.1 foretoken, 1.1 foretoken, 1.1 foretoken, 1.1 foretoken, ";
+const ONE_HOP: usize = VIA.len() / MAX_HOPS;
+
+/// How many gateways a request has passed.
+pub(super) fn hops_of(head: &RequestHead) -> usize {
+    head.headers.get(Name::Via).map_or(0, |via| memchr::memmem::find_iter(via, "foretoken").count())
+}
+
 /// What is passed on of a request's headers: an allow-list, so that no secret, cookie or telemetry
 /// of the caller reaches a provider by default.
 const PASSED_ON: [Name; 5] =
@@ -98,6 +110,8 @@ pub(super) fn upstream_headers(
     // Usage and content are looked for in the bytes of the answer: they must come in clear.
     out.put(Name::AcceptEncoding, b"identity");
     out.put(Name::UserAgent, USER_AGENT.as_bytes());
+    let hops = hops_of(head).min(MAX_HOPS - 1) + 1;
+    out.put(Name::Via, &VIA.as_bytes()[..hops * ONE_HOP - 2]);
     for (id, name, value) in head.headers.iter() {
         if PASSED_ON.contains(&id) {
             out.push(name, value);
@@ -174,7 +188,14 @@ mod tests {
         let names: Vec<_> = out.iter().map(|(_, n, _)| String::from_utf8_lossy(n)).collect();
         assert_eq!(
             names,
-            ["authorization", "content-type", "accept-encoding", "user-agent", "traceparent"]
+            [
+                "authorization",
+                "content-type",
+                "accept-encoding",
+                "user-agent",
+                "via",
+                "traceparent"
+            ]
         );
         assert_eq!(out.get(Name::Authorization), Some(&b"Bearer ours"[..]));
     }

@@ -137,7 +137,13 @@ impl<'w> Record<'w> {
     }
 
     pub(super) fn target_name(&self) -> &str {
-        self.served.as_ref().map_or("", |served| served.target.as_str())
+        match (&self.served, self.last_asked) {
+            (Some(served), _) => served.target.as_str(),
+            (None, Some(Pick { route, candidate })) => {
+                self.snapshot.table.route(route).candidates[candidate].target.id.as_str()
+            }
+            (None, None) => "",
+        }
     }
 
     /// Our own time before the first byte went to an upstream.
@@ -428,10 +434,17 @@ impl Drop for Record<'_> {
     /// and logged once.
     fn drop(&mut self) {
         if self.status == 0 {
+            // Callers who leave are booked where that is noticed: this is the end of the process.
             let panicking = std::thread::panicking();
-            let kind = if panicking { Kind::Internal } else { Kind::ClientGone };
+            let kind = if panicking { Kind::Internal } else { Kind::Cancelled };
             self.status = kind.row().status;
             self.error.get_or_insert(kind);
+            if let Some(entry) = self.entry.take() {
+                let sent = self.sent_at.is_some();
+                let state = if sent { State::Unsettled } else { State::Settled };
+                let end = End { status: self.status, error: self.error, state };
+                let _ = entry.settle(end, clock::now());
+            }
         }
         self.count();
         self.log();

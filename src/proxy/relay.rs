@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::dialect::{End, Signals, StreamKind, error_frame, scrub_error};
-use crate::error::{Effect, Error, Kind};
+use crate::error::{Effect, Error, Kind, Origin};
 use crate::exchange::{AnswerBody, Downstream};
 use crate::net::LazyTimer;
 use crate::proxy::answer::{Answer, Reader};
@@ -46,14 +46,44 @@ pub(super) async fn relay<D: Downstream>(
     timer: &mut LazyTimer,
     record: &mut Record<'_>,
 ) -> Result<(), Error> {
-    let mut flowing = Flowing::new(winner, flow);
-    let begun = poll_fn(|cx| Poll::Ready(flowing.begin(cx, flow, down, record))).await;
-    let outcome = match begun {
-        Some(outcome) => outcome,
-        None => poll_fn(|cx| flowing.poll(cx, flow, down, timer, record)).await,
-    };
-    flowing.close(outcome, record);
+    let mut under_way = UnderWay { flowing: Some(Flowing::new(winner, flow)), record };
+    let ended = poll_fn(|cx| {
+        let UnderWay { flowing: Some(flowing), record } = &mut under_way else {
+            return Poll::Pending;
+        };
+        if !flowing.begun {
+            flowing.begun = true;
+            if let Some(ended) = flowing.begin(cx, flow, down, record) {
+                return Poll::Ready(ended);
+            }
+        }
+        flowing.poll(cx, flow, down, timer, record)
+    })
+    .await;
+    if let Some(flowing) = under_way.flowing.take() {
+        flowing.close(ended, under_way.record);
+    }
     Ok(())
+}
+
+/// An answer that is being passed on. Cut off by the end of the process or by a panic, it is booked
+/// by what has flowed.
+struct UnderWay<'f, 'a, 'w> {
+    flowing: Option<Flowing<'a>>,
+    record: &'f mut Record<'w>,
+}
+
+impl Drop for UnderWay<'_, '_, '_> {
+    fn drop(&mut self) {
+        if let Some(flowing) = &self.flowing {
+            let error = Error::new(
+                if std::thread::panicking() { Kind::Internal } else { Kind::Cancelled },
+                Origin::Internal,
+                "the answer was cut off",
+            );
+            let _ = self.record.settle(&flowing.winner, Outcome::Fault(&error));
+        }
+    }
 }
 
 /// How the flow ended.
@@ -69,6 +99,7 @@ enum Ended {
 
 struct Flowing<'a> {
     winner: Winner<'a>,
+    begun: bool,
     seen: Signals,
     /// The caller's side has been ended.
     last_event: Instant,
@@ -88,6 +119,7 @@ impl<'a> Flowing<'a> {
     fn new(winner: Winner<'a>, flow: &Flow<'_>) -> Self {
         let now = clock::instant();
         Flowing {
+            begun: false,
             seen: winner.answer.seen,
             deadline_total: flow.timeouts.total.map(|total| winner.sent_at + total),
             last_event: now,
@@ -420,7 +452,7 @@ impl<'a> Flowing<'a> {
                 if error.kind.row().effect == Effect::Failure {
                     sample.failed(clock::instant());
                 }
-                tracing::debug!(%error, request = %record.id(), "answer broken off");
+                tracing::debug!(error = %error.for_log(), request = %record.id(), "answer broken off");
             }
             Ended::CallerLeft => {}
         }

@@ -12,14 +12,14 @@ use crate::ident::Alias;
 use crate::net::LazyTimer;
 use crate::proxy::attempts::{Ask, first_content};
 use crate::proxy::body;
-use crate::proxy::head::{client_address, presented_key};
+use crate::proxy::head::{MAX_HOPS, client_address, hops_of, presented_key};
 use crate::proxy::plan::{Plan, unknown_model};
 use crate::proxy::record::Record;
 use crate::proxy::relay::{Flow, relay};
 use crate::proxy::reply;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Worker;
-use crate::wire::{RequestHead, Version};
+use crate::wire::{Name, RequestHead, Version};
 
 /// Serves one request. Whatever happens, the caller gets one answer and the request one record.
 pub async fn serve<D: Downstream>(
@@ -65,9 +65,11 @@ async fn path<D: Downstream>(
     now: Now,
 ) -> Result<(), Error> {
     let found = endpoint(head)?;
-    let held = authenticate(worker, head, now)?;
+    let held = authenticate(worker, head)?;
     record.key(held.clone());
     let grant = held.grant();
+    usable(grant, now)?;
+    hops(head)?;
     let endpoint = match found {
         Found::Endpoint(endpoint) => endpoint,
         _ => Endpoint::Models,
@@ -87,7 +89,7 @@ async fn path<D: Downstream>(
         let settings = &snapshot.settings;
         let body = body::take(worker, head, down, timer, settings, now.instant).await?;
         record.body(body.received);
-        let asked = peek(&body.bytes, endpoint)?;
+        let asked = peek(&body.bytes, endpoint).map_err(|error| not_json(error, head))?;
         let model = Alias::from(&*asked.model.name);
         record.asked(model.clone(), asked.stream);
         let plan = Plan::resolve(snapshot, grant, &asked, model)?;
@@ -124,13 +126,26 @@ fn endpoint(head: &RequestHead) -> Result<Found, Error> {
     }
 }
 
+/// A form instead of JSON is the likeliest reason for a body that is none.
+fn not_json(error: Error, head: &RequestHead) -> Error {
+    let form = head.headers.text(Name::ContentType).filter(|text| text.contains("form-data"));
+    match form {
+        Some(_) if error.kind == Kind::InvalidJson => Error::downstream(
+            Kind::UnsupportedMedia,
+            "this endpoint takes JSON, not multipart/form-data; send content-type: application/json",
+        ),
+        _ => error,
+    }
+}
+
 /// Who is calling.
-fn authenticate(worker: &Worker, head: &RequestHead, now: Now) -> Result<Rc<Held>, Error> {
+fn authenticate(worker: &Worker, head: &RequestHead) -> Result<Rc<Held>, Error> {
     let Some(presented) = presented_key(head) else {
-        return Err(Error::downstream(
-            Kind::InvalidKey,
-            "no API key was given; send it as `Authorization: Bearer KEY`",
-        ));
+        let message = match head.headers.get(Name::Authorization) {
+            Some(_) => "the authorization header lacks `Bearer `; send `Authorization: Bearer KEY`",
+            None => "no API key was given; send it as `Authorization: Bearer KEY`",
+        };
+        return Err(Error::downstream(Kind::InvalidKey, message));
     };
     let held = worker.grant(&presented).ok_or_else(|| {
         Error::downstream(
@@ -138,10 +153,32 @@ fn authenticate(worker: &Worker, head: &RequestHead, now: Now) -> Result<Rc<Held
             "the API key is not known here; check that it is the gateway's key and was copied whole",
         )
     })?;
-    held.grant().usable_at(now.unix_ms).map_err(|kind| {
-        Error::downstream(kind, "this API key has expired or is blocked; ask for another one")
-    })?;
     Ok(held)
+}
+
+/// Whether the key is good now.
+fn usable(grant: &Grant, now: Now) -> Result<(), Error> {
+    grant.usable_at(now.unix_ms).map_err(|kind| {
+        let what = if grant.blocked { "is blocked" } else { "has expired" };
+        Error::downstream(kind, format!("this API key {what}; ask for another one"))
+    })
+}
+
+/// A gateway whose upstream is, by some way round, itself would send each request in circles until
+/// nothing else fits in.
+fn hops(head: &RequestHead) -> Result<(), Error> {
+    if hops_of(head) < MAX_HOPS {
+        return Ok(());
+    }
+    Err(Error {
+        status: Some(508),
+        ..Error::downstream(
+            Kind::BadFraming,
+            format!(
+                "the request has passed {MAX_HOPS} gateways; a provider's base_url leads back to this one"
+            ),
+        )
+    })
 }
 
 /// Whether the key may be used like this.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
@@ -13,11 +13,13 @@ use rand::{RngCore, SeedableRng};
 
 use crate::admit::{AccountCell, Accounts, Budget, ScopeNames, Scopes};
 use crate::auth::{Grant, GrantCache, Held, Keyring};
-use crate::clock::Now;
+use crate::clock::{self, Now};
+use crate::error::Error;
 use crate::ident::RequestId;
 use crate::ident::{Alias, KeyId};
 use crate::meter::{Counters, Meter};
-use crate::proxy::snapshot::Snapshot;
+use crate::proxy::snapshot::{Provider, Snapshot};
+use crate::route::Target;
 use crate::telemetry::{Lane, Registry};
 use crate::upstream::Pools;
 use crate::wire::{Headers, RequestHead};
@@ -38,6 +40,9 @@ pub struct Shared {
     pub body_memory: Arc<Budget>,
     pub fault_hook: Option<FaultHook>,
 }
+
+/// How often failures of upstreams are told in the process log.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Pairs of key and route that a worker remembers the payer of.
 const PAYERS_MAX: usize = 4096;
@@ -114,6 +119,8 @@ pub struct Worker {
     payers: RefCell<HashMap<(usize, usize), Payer, BuildHasherDefault<PlaceHasher>>>,
     generations: RefCell<Generations>,
     rng: RefCell<SmallRng>,
+    told: Cell<Option<Instant>>,
+    untold: Cell<u64>,
     /// Header lists and output that are used within one poll.
     pub(super) headers: RefCell<Headers>,
     pub(super) out: RefCell<Vec<u8>>,
@@ -138,6 +145,8 @@ impl Worker {
             payers: RefCell::default(),
             generations: RefCell::new(Generations::new(&shared.snapshot)),
             rng: RefCell::new(SmallRng::from_os_rng()),
+            told: Cell::default(),
+            untold: Cell::default(),
             headers: RefCell::default(),
             out: RefCell::default(),
             shared,
@@ -184,6 +193,21 @@ impl Worker {
             payer.scopes.refresh(&payer.cell);
         }
         f(&payer.cell, &payer.scopes)
+    }
+
+    /// Says in the process log why an upstream failed: once a second, with the number of failures
+    /// since, so that an outage does not drown the log.
+    pub(super) fn tell_failure(&self, target: &Target, provider: &Provider, error: &Error) {
+        let now = clock::instant();
+        let due = self.told.get().is_none_or(|told| now.duration_since(told) >= TELL_EVERY);
+        self.untold.set(self.untold.get() + 1);
+        if due {
+            self.told.set(Some(now));
+            let failures = self.untold.replace(0);
+            let origin = &provider.origin.authority;
+            let error = error.for_log();
+            tracing::warn!(target_id = %target.id, %origin, %error, failures, "an upstream failed");
+        }
     }
 
     /// A fresh request id.
@@ -248,7 +272,6 @@ impl RetryBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn retries_follow_the_requests_with_a_few_to_spare() {

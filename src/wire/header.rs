@@ -30,6 +30,7 @@ pub enum Name {
     TransferEncoding,
     Upgrade,
     UserAgent,
+    Via,
     XApiKey,
     XForwardedFor,
     XGoogApiKey,
@@ -64,6 +65,7 @@ const NAMES: [&str; Name::Other as usize] = [
     "transfer-encoding",
     "upgrade",
     "user-agent",
+    "via",
     "x-api-key",
     "x-forwarded-for",
     "x-goog-api-key",
@@ -82,6 +84,7 @@ impl Name {
         // The length and the first letter leave at most two candidates.
         let Some(&first) = text.first() else { return Other };
         let candidates: &[Name] = match (text.len(), first | 0x20) {
+            (3, b'v') => &[Via],
             (4, b'd') => &[Date],
             (4, b'h') => &[Host],
             (6, b'a') => &[Accept],

@@ -1,6 +1,9 @@
 //! The least that must work: one answer and one stream, over HTTP/1.1 and HTTP/2.
 
-use crate::support::{Answer, H2, Raw, Setup, SimServer, UPSTREAM_KEY, chat, client, post};
+use crate::support::gateway::KEY;
+use crate::support::{
+    Answer, H2, Raw, Scripted, Setup, SimServer, UPSTREAM_KEY, chat, client, post,
+};
 
 #[track_caller]
 fn content_of(answer: &Answer) -> String {
@@ -42,4 +45,30 @@ fn one_answer_and_one_stream_on_h1_and_h2() {
 
     assert_eq!(sim.stats().requests, 5);
     assert_eq!(gateway.metric("foretoken_requests_total", &["status=\"200\""]), 5.0);
+}
+
+#[test]
+fn a_request_that_goes_in_circles_is_ended() {
+    let upstream = Scripted::start(|peer| {
+        while let Some(request) = peer.request() {
+            peer.write(crate::fleet::good(&request, "hello"));
+        }
+    });
+    let gateway = Setup::to(upstream.addr).start();
+    let call = |hops: usize| {
+        let via = vec!["1.1 foretoken"; hops].join(", ");
+        let body = chat("m", false, "Hello");
+        let mut caller = Raw::connect(gateway.addr);
+        caller.send(format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {KEY}\r\n\
+             via: {via}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        caller.answer()
+    };
+    assert_eq!(call(7).status, 200, "a chain of gateways is no circle");
+    let answer = call(8);
+    assert_eq!(answer.status, 508);
+    assert!(answer.text().contains("base_url"), "{}", answer.text());
+    assert_eq!(upstream.count(), 1);
 }
