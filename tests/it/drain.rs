@@ -142,7 +142,9 @@ fn a_stream_that_does_not_end_is_cut_when_the_time_is_over() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("foretoken.toml");
     let (upstream, _go) = waiting();
-    fleet(&[upstream.addr], "").server("[server.timeouts]\ndrain = \"1s\"").write(&path);
+    let log = dir.path().join("access.log");
+    let setup = fleet(&[upstream.addr], "").server("[server.timeouts]\ndrain = \"1s\"");
+    setup.access_log(&log).write(&path);
     let mut process = Process::serve(&path);
     let mut caller = Frames::connect(process.addr, &[]);
     let body = chat("m", true, "Hello");
@@ -163,4 +165,9 @@ fn a_stream_that_does_not_end_is_cut_when_the_time_is_over() {
     assert_eq!(process.wait().code(), Some(0), "{}", process.said());
     let ended = caller.find(|frame| frame.kind == DATA && frame.flags & end != 0);
     assert!(ended.is_none(), "what was cut looks complete");
+    // What has flowed is booked, and is no success.
+    let line = std::fs::read_to_string(&log).expect("a log");
+    let line: serde_json::Value = serde_json::from_str(line.trim()).expect("one line");
+    assert_eq!(line["error"], "cancelled", "{line}");
+    assert!(line["tokens_in"].as_u64() > Some(0) && line["tokens_out"].as_u64() > Some(0), "{line}");
 }
