@@ -3,10 +3,11 @@
 //! Bounds: connections, time to send a head, time of a call, life of a connection, size of a body.
 //! `axum::serve` knows none of them, hence hyper directly.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,8 +29,10 @@ use super::{Control, Token};
 
 /// Connections beyond this are closed at once.
 const MAX_CONNECTIONS: usize = 256;
+/// Of one peer: a silent one must not lock the others out.
+const MAX_PER_PEER: usize = 64;
 /// Time to send a head, also the time that an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a call with its body.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// After this a connection takes no further call: nobody may hold a slot for ever by reading slowly.
@@ -54,6 +57,7 @@ pub async fn serve(
     let router = router(control as Shared).layer(middleware::from_fn_with_state(guard, check));
     let (ending, _) = watch::channel(());
     let mut connections = JoinSet::new();
+    let peers = Peers::default();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -62,8 +66,16 @@ pub async fn serve(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(connection(stream, router.clone(), ending.subscribe()));
+            Ok((stream, peer)) if connections.len() < MAX_CONNECTIONS => {
+                let Some(place) = peers.enter(peer.ip()) else {
+                    tracing::warn!(%peer, "too many admin connections of one peer: one was closed");
+                    continue;
+                };
+                let serving = connection(stream, router.clone(), ending.subscribe());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Ok(_) => tracing::warn!("too many admin connections: one was closed"),
             Err(error) => {
@@ -75,6 +87,37 @@ pub async fn serve(
     drop((listener, ending));
     let all_ended = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(GRACE, all_ended).await;
+}
+
+/// Connections by peer.
+#[derive(Default, Clone)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Peers {
+    /// A place for one more connection of this peer, given back on drop.
+    fn enter(&self, peer: IpAddr) -> Option<Place> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(peer).or_default();
+        if *count >= MAX_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), peer))
+    }
+}
+
+struct Place(Peers, IpAddr);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// One connection, until its end, its allotted life or the end of the server.

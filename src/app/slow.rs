@@ -224,6 +224,11 @@ fn try_reload(slow: &Slow, reloader: &mut Reloader, watch: Option<&config::Watch
     if let Some(watch) = watch {
         watch.follow(loaded.fingerprint);
     }
+    if let Some(what) = emptied(&slow.config.load(), &loaded.config) {
+        return Err(problem(&format!(
+            "there is no [[{what}]] any more, as in a file that is being written; to serve such a configuration, restart"
+        )));
+    }
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "configuration");
     }
@@ -272,6 +277,17 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
         "keys": {"added": keys.added, "changed": keys.replaced, "removed": keys.removed},
         "needs_restart": needs_restart,
     }))
+}
+
+/// What was there and is gone altogether.
+fn emptied(old: &Config, new: &Config) -> Option<&'static str> {
+    [
+        ("provider", !old.providers.is_empty() && new.providers.is_empty()),
+        ("model", !old.models.is_empty() && new.models.is_empty()),
+        ("key", !old.keys.is_empty() && new.keys.is_empty()),
+    ]
+    .into_iter()
+    .find_map(|(what, is_gone)| is_gone.then_some(what))
 }
 
 /// Settings that are read once, at the start.

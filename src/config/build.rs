@@ -8,7 +8,7 @@ use super::check::{DEFAULT, digest};
 use super::choices::{AccessLog, Dialect, Endpoint, Level, OnDisconnect, Policy, Protocol};
 use super::fault::{Sink, quote};
 use super::net::{BaseUrl, is_host_name};
-use super::presets;
+use super::presets::{self, ProviderPreset};
 use super::secret::{Digest, Secret};
 use super::settings::{
     Account, Admin, Certificate, Config, Fsync, Key, Limits, Log, Model, Pool, Project, Provider,
@@ -16,6 +16,7 @@ use super::settings::{
     Tls, User,
 };
 use super::values::{Item, Node, Span, Value};
+use crate::clock;
 
 /// Below this a secret can be guessed.
 const SHORT_SECRET_CHARS: usize = 8;
@@ -179,6 +180,7 @@ fn provider(node: &Node, sink: &mut Sink<'_>) -> Provider {
         );
         sink.warn(node.span("base_url"), message, "use https");
     }
+    keyless(node, preset, &api_keys, sink);
     let dialect = match preset {
         Some(preset) if !node.is_given("dialect") => preset.dialect,
         _ => chosen(node, "dialect", Dialect::from_name),
@@ -208,6 +210,33 @@ fn provider(node: &Node, sink: &mut Sink<'_>) -> Provider {
             .bool_or("include_usage", preset.is_none_or(|preset| preset.include_usage)),
         headers: provider_headers(node, sink),
         base_url,
+    }
+}
+
+/// A hosted provider lets nobody in without a key.
+fn keyless(node: &Node, preset: Option<&ProviderPreset>, api_keys: &[Secret], sink: &mut Sink<'_>) {
+    let Some(preset) = preset.filter(|preset| preset.base_url.starts_with("https://")) else {
+        return;
+    };
+    let headers = match &node.item("headers").value {
+        Value::Headers(headers) => headers.as_slice(),
+        _ => &[],
+    };
+    let in_header =
+        headers.iter().any(|(name, _)| name == "authorization" || name.ends_with("api-key"));
+    // Behind a base URL of its own may be a proxy that adds the key.
+    if api_keys.is_empty() && !in_header && !node.is_given("base_url") {
+        let message = format!(
+            "[[provider]] {} has no key, and {} refuses requests without one",
+            quote(&node.text("name")),
+            preset.name
+        );
+        let variable = preset.name.to_ascii_uppercase();
+        sink.warn(
+            node.span("preset"),
+            message,
+            format!("add for example api_key = \"env:{variable}_API_KEY\""),
+        );
     }
 }
 
@@ -384,6 +413,12 @@ fn key(node: &Node, projects: &[Project], users: &[User], sink: &mut Sink<'_>) -
     {
         let message = "\"secret\" in [[key]] has characters that no header line carries";
         sink.fault(node.span("secret"), message, "use letters, digits and signs of ASCII");
+    }
+    if let Value::Time(unix_ms) = node.item("expires_at").value
+        && unix_ms <= clock::unix_ms()
+    {
+        let message = format!("[[key]] {} has expired already", quote(&node.text("name")));
+        sink.warn(node.span("expires_at"), message, "set a later time, or remove the key");
     }
     let project = node.text("project");
     let account = projects.iter().find(|other| other.name == project);

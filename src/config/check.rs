@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::fault::{Sink, did_you_mean, quote};
+use super::itself;
 use super::secret::Digest;
 use super::values::{Item, Node, Span, Value};
 
@@ -15,6 +16,7 @@ pub(super) fn names(root: &Node, sink: &mut Sink<'_>) {
     for table in ["provider", "model", "account", "project", "user", "key"] {
         duplicates(root.nodes(table), sink);
     }
+    itself::check(root, sink);
     listeners(root, sink);
     let names = |table| Names::of(root, table);
     let (providers, models, users) = (names("provider"), names("model"), names("user"));

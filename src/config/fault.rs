@@ -161,7 +161,7 @@ impl<'a> Sink<'a> {
 }
 
 /// Line and column, from 1, of a byte offset; columns are characters.
-fn position(text: &str, offset: usize) -> (usize, usize) {
+pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
     let mut offset = offset.min(text.len());
     while !text.is_char_boundary(offset) {
         offset -= 1;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
-use super::fault::{Fault, Faults, Sink, Wrong, quote};
+use super::fault::{Fault, Faults, Sink, Wrong, position, quote};
 use super::keys::ROOT;
 use super::read::Reader;
 use super::settings::{Config, PemFile};
@@ -104,6 +105,12 @@ fn parse_with(
     let (table, errors) = DeTable::parse_recoverable(text);
     let files = Files { base_dir, fingerprint, pems: BTreeMap::new() };
     let partial = !errors.is_empty();
+    if partial && let Some(span) = yaml(text) {
+        let mut sink = Sink::new(name, text);
+        let message = "this looks like YAML, and the configuration is TOML";
+        sink.fault(&span, message, "`foretoken config init` prints one to start from");
+        return Err(Faults { faults: sink.finish().0, fingerprint: files.fingerprint });
+    }
     let mut reader = Reader { sink: Sink::new(name, text), files, env, partial };
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
@@ -124,6 +131,54 @@ fn parse_with(
         }
         None => Err(Faults { faults: sink.finish().0, fingerprint }),
     }
+}
+
+/// Where YAML begins, in a text that is no TOML: its first line is `name:` or `name: value`, and no
+/// line is one of TOML's.
+fn yaml(text: &str) -> Option<Range<usize>> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    };
+    let mut first = None;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let (start, line) = (at, line.trim());
+        at += text[at..].find('\n').map_or(text.len() - at, |end| end + 1);
+        if line.is_empty() || line.starts_with('#') || line == "---" {
+            continue;
+        }
+        let name = line.strip_prefix("- ").unwrap_or(line).split_once(':');
+        let is_pair = name.is_some_and(|(name, value)| {
+            is_name(name) && (value.is_empty() || value.starts_with(' '))
+        });
+        let is_toml = line.starts_with('[')
+            || line.split_once('=').is_some_and(|(name, _)| is_name(name.trim_end()));
+        if is_toml || (first.is_none() && !is_pair) {
+            return None;
+        }
+        first = first.or(Some(start..start + line.len()));
+    }
+    first
+}
+
+/// Line and column, from 1, of a setting, for faults that only show when it is put to work.
+/// `setting` is its way from the top: names of keys, and numbers from 0 for tables of a list, with
+/// points between, as in `provider.0.tls.ca`. Where the file has only a part of that way, the place
+/// of that part.
+pub fn place(text: &str, setting: &str) -> Option<(usize, usize)> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut steps = setting.split('.');
+    let mut at = root.get_ref().get(steps.next()?)?;
+    for step in steps {
+        let next = match at.get_ref() {
+            DeValue::Table(table) => table.get(step),
+            DeValue::Array(array) => step.parse().ok().and_then(|at: usize| array.get(at)),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        at = next;
+    }
+    Some(position(text, at.span().start))
 }
 
 /// The files that a configuration names.

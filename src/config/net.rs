@@ -85,6 +85,19 @@ fn first_address(address: IpAddr, bits: u8) -> IpAddr {
     }
 }
 
+/// What requests add to a base URL. Not `/models` alone: there are bases that end so.
+const ENDPOINTS: &[&str] = &[
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/responses",
+    "/moderations",
+    "/images/generations",
+    "/audio/speech",
+    "/rerank",
+    "/messages",
+];
+
 /// Where a provider is reached: an `http` or `https` URL without query, fragment or user.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct BaseUrl {
@@ -124,7 +137,17 @@ impl BaseUrl {
             return Err(wrong("has a character that no path holds"));
         }
         let (host, port) = split_authority(authority, https).map_err(wrong)?;
-        Ok(BaseUrl { https, host, port, path: path.trim_end_matches('/').to_owned() })
+        let url = BaseUrl { https, host, port, path: path.trim_end_matches('/').to_owned() };
+        match ENDPOINTS.iter().find(|end| url.path.ends_with(*end)) {
+            None => Ok(url),
+            Some(end) => {
+                let problem =
+                    format!("ends in {end}, which each request brings along, in {}", quote(text));
+                let path = url.path[..url.path.len() - end.len()].to_owned();
+                let base = BaseUrl { path, ..url };
+                Err(Wrong::new(problem, format!("write \"{base}\"")))
+            }
+        }
     }
 
     /// `host` or `host:port`, as the `host` header has it: the port only if it is not the scheme's.

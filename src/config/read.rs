@@ -119,6 +119,9 @@ impl Reader<'_, '_> {
             (Kind::Headers, DeValue::Table(found)) => Ok(self.headers(place, found)),
             (kind, value) => self.scalar(kind, value),
         };
+        if let (Kind::Secret, DeValue::String(text), Ok(_)) = (kind, found.get_ref(), &read) {
+            self.variable_without_env(place, &span, text);
+        }
         match read {
             Ok(value) => {
                 // Some of its tables were none, each noted where it stands.
@@ -134,6 +137,27 @@ impl Reader<'_, '_> {
                 Item { value, span, given: true, broken: true }
             }
         }
+    }
+
+    /// A secret in the file that looks like the name of a variable: most likely one.
+    fn variable_without_env(&mut self, place: Place, span: &Span, text: &str) {
+        let capital = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+        let is_name =
+            text.starts_with(|c: char| c.is_ascii_uppercase()) && text.bytes().all(capital);
+        // Header values may well be a word in capitals.
+        if !is_name || place.key == "headers" {
+            return;
+        }
+        // Repeated only if it is surely no secret.
+        let words = ["KEY", "TOKEN", "SECRET"];
+        let is_sure = text.split('_').any(|part| words.contains(&part)) && text.contains('_');
+        let name = if is_sure || (self.env)(text).is_some() { text } else { "NAME" };
+        let message = format!(
+            "{} in {} looks like the name of an environment variable, and is taken as it stands",
+            quote(place.key),
+            place.label
+        );
+        self.sink.warn(span, message, format!("did you mean \"env:{name}\"?"));
     }
 
     fn wrong(&mut self, place: Place, span: &Span, wrong: Wrong) {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::error::Error;
 
 const MASK: &str = "***";
@@ -56,8 +58,35 @@ pub fn scrub_error(error: &mut Error, secrets: &[&str]) {
         text.as_mut().map(mask);
     }
     if let Some(body) = &mut error.body {
-        *body = scrub(&String::from_utf8_lossy(body), secrets).into_owned().into_bytes();
+        *body = scrub_json(body, secrets);
     }
+}
+
+/// A JSON text with its strings masked, in whatever way they are escaped; untouched if there is
+/// nothing to mask.
+fn scrub_json(body: &[u8], secrets: &[&str]) -> Vec<u8> {
+    fn walk(value: &mut Value, secrets: &[&str]) -> bool {
+        match value {
+            Value::String(text) => match scrub(text, secrets) {
+                Cow::Owned(clean) => {
+                    *text = clean;
+                    true
+                }
+                Cow::Borrowed(_) => false,
+            },
+            // All of them, so no short circuit.
+            Value::Array(items) => items.iter_mut().fold(false, |any, v| walk(v, secrets) | any),
+            Value::Object(map) => map.values_mut().fold(false, |any, v| walk(v, secrets) | any),
+            _ => false,
+        }
+    }
+    if let Ok(mut value) = serde_json::from_slice::<Value>(body)
+        && walk(&mut value, secrets)
+    {
+        return value.to_string().into_bytes();
+    }
+    // Also the names of members, and what is no JSON after all.
+    scrub(&String::from_utf8_lossy(body), secrets).into_owned().into_bytes()
 }
 
 /// The range to mask if a secret begins at `at`, which is a character boundary.
@@ -82,6 +111,20 @@ fn secret_at(text: &str, at: usize) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_in_json_is_masked_however_it_is_escaped() {
+        let secret = "prov/AbCdEfGh/0123456789";
+        let all: String = secret.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+        for written in [secret.to_owned(), secret.replace('/', "\\/"), all] {
+            let body = format!(r#"{{"error":{{"message":"bad key {written}!","n":1.50}}}}"#);
+            let clean = scrub_json(body.as_bytes(), &[secret]);
+            let clean: Value = serde_json::from_slice(&clean).expect("JSON");
+            assert_eq!(clean["error"]["message"], "bad key ***!", "{written}");
+        }
+        let plain = br#"{"error" : {"message":"fine \/ as it is"}}"#;
+        assert_eq!(scrub_json(plain, &[secret]), plain);
+    }
 
     #[test]
     fn secrets_are_masked_and_words_are_not() {

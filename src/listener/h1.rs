@@ -25,8 +25,6 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// What is read in search of a head. A long body is better read to where it stays: this much of it
 /// is copied.
 const HEAD_READ_BYTES: usize = 16 * 1024;
-/// Room for a body that is made before all of it came, whatever its length is said to be.
-const FIRST_BODY_BYTES: u64 = 128 * 1024;
 /// Buffers above this are given back between requests.
 pub(super) const KEEP_BYTES: usize = 16 * 1024;
 
@@ -161,7 +159,10 @@ fn parse(
     first: bool,
 ) -> (usize, Parsed) {
     // A line end too many after the last body is forgiven (RFC 9112, section 2.2).
-    let stray = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
+    let stray = 2 * bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count();
+    if bytes[stray..] == *b"\r" {
+        return (stray, Parsed::More);
+    }
     if stray > 8 {
         let error = Error::downstream(Kind::BadFraming, "there is no request between line ends");
         return (stray, Parsed::Done(Next::Bad(error)));
@@ -259,7 +260,8 @@ impl H1Down {
             if !rest.is_empty() {
                 let whole = match &parsed {
                     Parsed::Done(Next::Request(parsed)) => match parsed.body {
-                        BodyFraming::Length(length) => length.min(FIRST_BODY_BYTES) as usize,
+                        // In proportion to what has come, which the caller has paid for.
+                        BodyFraming::Length(length) => length.min(8 * rest.len() as u64) as usize,
                         _ => 0,
                     },
                     _ => 0,

@@ -19,8 +19,8 @@ use crate::wire::{
     BodyFraming, Chunked, Headers, Method, ParsedRequest, RequestHead, put_chunk_size,
 };
 
-/// Room that is made for one read of a body.
-const READ_BYTES: usize = 256 * 1024;
+/// Room that is made for the first read of a body.
+const READ_BYTES: usize = 16 * 1024;
 /// Writes up to this size are put together before they go to the kernel.
 const COPY_BYTES: usize = 8 * 1024;
 /// Bytes read beyond what is wanted.
@@ -245,8 +245,8 @@ impl H1Down {
         let took = if self.rbuf.is_empty() {
             let start = into.len();
             if into.capacity() - start < want.min(READ_BYTES) + READ_AHEAD {
-                // Doubling, but never beyond what was announced: the memory counts as used.
-                into.reserve_exact(want.min(READ_BYTES.max(start)) + READ_AHEAD);
+                // Doubling what has come, and never beyond what was announced: the memory counts.
+                into.reserve_exact(want.min(start.max(READ_BYTES)) + READ_AHEAD);
             }
             // Room for more than is wanted lets the read come back short, which tells the reactor
             // that the socket is empty; a full one would cost another system call to find out.

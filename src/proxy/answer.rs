@@ -49,6 +49,14 @@ impl Answer {
                 .because("it is compressed in a way that was not asked for")
         })?;
         let content_type = headers.get(Name::ContentType).unwrap_or(b"");
+        if starts_with(content_type, b"text/html") {
+            // The page of a proxy on the way, or a base_url that leads to a web site.
+            return Err(Error::upstream(
+                Kind::ServerError,
+                "the upstream's answer could not be read",
+            )
+            .because("it is a web page; check the provider's base_url"));
+        }
         let reader = if starts_with(content_type, b"text/event-stream") {
             let reader = StreamReader::new(plan.stream_kind(), strip_usage);
             Reader::Stream(Box::new(reader.expect_choices(plan.choices)))
@@ -76,6 +84,15 @@ impl Answer {
         let text = self.exchange.head().headers.text(Name::ContentLength)?;
         let plain = self.inflate.is_none() && !matches!(self.reader, Reader::Stream(_));
         plain.then(|| text.parse().ok())?
+    }
+
+    /// Whether only the end of the connection says where the body ends, so that half of it looks
+    /// like all of it.
+    pub(super) fn ends_by_close(&self) -> bool {
+        let headers = &self.exchange.head().headers;
+        matches!(self.exchange, Exchange::H1(_))
+            && headers.get(Name::ContentLength).is_none()
+            && headers.get(Name::TransferEncoding).is_none()
     }
 
     /// Reads once and appends to `out` what is to be passed on.

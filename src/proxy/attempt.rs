@@ -224,6 +224,11 @@ impl<'a> Attempt<'a> {
             return Ok(());
         };
         let status = exchange.head().status;
+        if status == 408 && self.reused && !self.fresh {
+            // Its time for an idle connection ran out as our request set off: it never had it.
+            return Err(Error::upstream(Kind::Connect, "the upstream closed an idle connection")
+                .unprocessed());
+        }
         self.phase = if (200..300).contains(&status) {
             Phase::Held(Answer::new(exchange, ask.plan, self.strip_usage)?)
         } else {
@@ -343,6 +348,14 @@ fn flows(
                 return (held.len() > limit).then_some(Ok(()));
             }
             if end == Some(End::Truncated) {
+                return Some(Err(Error::upstream(
+                    Kind::Truncated,
+                    "the upstream's answer broke off",
+                )));
+            }
+            let half = answer.ends_by_close()
+                && serde_json::from_slice::<serde::de::IgnoredAny>(held).is_err();
+            if held.is_empty() || half {
                 return Some(Err(Error::upstream(
                     Kind::Truncated,
                     "the upstream's answer broke off",

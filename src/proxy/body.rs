@@ -16,9 +16,6 @@ use crate::proxy::snapshot::Settings;
 use crate::proxy::worker::Worker;
 use crate::wire::{Name, RequestHead};
 
-/// Memory reserved before the caller has sent anything, whatever it announces.
-const FIRST_BYTES: usize = 128 * 1024;
-
 /// A body that can be sent again. Its memory counts against the process's budget until it is
 /// dropped.
 pub(super) struct Spooled {
@@ -53,8 +50,8 @@ pub(super) async fn take<D: Downstream>(
         return Err(too_large(limit));
     }
     let mut room = Room { worker, taken: None };
-    let first = announced.map_or(0, |length| length as usize).min(FIRST_BYTES);
-    room.grow_to(first)?;
+    // Charged is what has arrived, not what is announced: announcing costs a caller nothing.
+    room.grow_to(0)?;
     let mut body = Vec::new();
     timer.set(Some(started + settings.body_time));
     poll_fn(|cx| {

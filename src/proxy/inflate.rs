@@ -72,6 +72,9 @@ impl Inflate {
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Error> {
         let broken = || Error::downstream(Kind::InvalidRequest, "the compressed body is broken");
+        if self.ended && !input.is_empty() {
+            return Err(broken());
+        }
         while !self.ended {
             let (in_before, out_before) = (self.state.total_in(), self.state.total_out());
             let status = self
@@ -86,7 +89,8 @@ impl Inflate {
             })?;
             sink(&self.buffer[..made]);
             match status {
-                Status::StreamEnd => self.ended = true,
+                Status::StreamEnd if input.is_empty() => self.ended = true,
+                Status::StreamEnd => return Err(broken()),
                 _ if used == 0 && made == 0 => return Ok(()),
                 _ => {}
             }

@@ -169,5 +169,8 @@ fn a_stream_that_does_not_end_is_cut_when_the_time_is_over() {
     let line = std::fs::read_to_string(&log).expect("a log");
     let line: serde_json::Value = serde_json::from_str(line.trim()).expect("one line");
     assert_eq!(line["error"], "cancelled", "{line}");
-    assert!(line["tokens_in"].as_u64() > Some(0) && line["tokens_out"].as_u64() > Some(0), "{line}");
+    assert!(
+        line["tokens_in"].as_u64() > Some(0) && line["tokens_out"].as_u64() > Some(0),
+        "{line}"
+    );
 }
