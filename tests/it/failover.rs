@@ -566,3 +566,55 @@ fn a_target_that_fails_again_and_again_is_asked_last_until_it_recovers() {
         ask(gateway.addr, false).header("x-foretoken-target") == Some("up/served")
     });
 }
+
+#[test]
+fn a_farewell_that_crosses_the_next_request_is_no_answer_to_it() {
+    let upstream = Scripted::start(|peer| {
+        if let Some(request) = peer.request() {
+            peer.write(good(&request, "hello"));
+        }
+        // The time for an idle connection is over just as a request comes.
+        if peer.request().is_some() {
+            peer.write(
+                "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            );
+        }
+    });
+    let gateway = fleet(&[upstream.addr], "").start();
+    for _ in 0..4 {
+        expect_text(&ask(gateway.addr, false), "hello");
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_not_passed_off_as_one() {
+    let page = "<html>Sign in</html>";
+    for (what, answer) in [
+        (
+            "half of one",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"choices\":[{"
+                .to_owned(),
+        ),
+        (
+            "nothing",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
+                .to_owned(),
+        ),
+        (
+            "a web page",
+            format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{page}",
+                page.len()
+            ),
+        ),
+    ] {
+        let upstream = Scripted::start(move |peer| {
+            if peer.request().is_some() {
+                peer.write(&answer);
+            }
+        });
+        let gateway = fleet(&[upstream.addr], "").start();
+        let answer = ask(gateway.addr, false);
+        assert_eq!(answer.status, 502, "{what}: {}", answer.text());
+    }
+}

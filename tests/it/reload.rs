@@ -51,6 +51,14 @@ fn case_44_a_bad_file_changes_nothing_and_is_told_everywhere() {
     assert_eq!(now["reload"]["problems"][0]["line"], 1, "{now}");
     assert_eq!(gateway.metric("foretoken_config_last_reload_success", &[]), 0.0);
 
+    // As a file looks while it is being written.
+    let text = setup.text();
+    for cut in [0, text.find("[[key]]").expect("keys come last")] {
+        replace(&path, &text[..cut]);
+        gateway.running().reload().expect_err("half a file");
+        expect_text(&ask(gateway.addr, false), "well");
+    }
+
     replace(&path, &setup.text());
     gateway.running().reload().expect("a good file");
     let now = status(&gateway);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::support::client::{encode_post, find};
 use crate::support::process::{Process, foretoken};
 use crate::support::upstream::{completion, json};
-use crate::support::{Answer, H2, Raw, Scripted, Setup, WAIT, chat, eventually, get, post, tls};
+use crate::support::{
+    Answer, H2, KEY, Raw, Scripted, Setup, WAIT, chat, eventually, get, post, tls,
+};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -306,6 +308,28 @@ fn case_31_the_memory_for_bodies_is_one_for_all_streams_of_a_connection() {
     }
     assert_eq!(served, held);
     assert_eq!(h2.post(CHAT, &large).status, 200, "the memory came back");
+}
+
+#[test]
+fn case_31_announcing_a_body_takes_no_memory_from_others() {
+    let upstream = fine();
+    let limits = "[server.limits]\nbody = \"1MiB\"\nbody_memory = \"2MiB\"";
+    let gateway = Setup::to(upstream.addr).server(limits).start();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {KEY}\r\ncontent-length: 1000000\r\n\r\n{{"
+    );
+    let silent: Vec<Raw> = (0..100)
+        .map(|_| {
+            let mut raw = Raw::connect(gateway.addr);
+            raw.send(&head);
+            raw
+        })
+        .collect();
+    let serving = || gateway.metric("foretoken_connections", &["state=\"serving\""]) as usize;
+    eventually("all have begun", || serving() >= silent.len());
+    for _ in 0..3 {
+        assert_eq!(post(gateway.addr, CHAT, chat("m", false, "x")).status, 200);
+    }
 }
 
 #[test]
