@@ -237,7 +237,7 @@ fn destination(provider: &config::Provider) -> String {
     format!("{scheme}://{}{}", provider.base_url.authority(), provider.base_url.path)
 }
 
-fn origin_settings(provider: &config::Provider) -> OriginSettings {
+pub(super) fn origin_settings(provider: &config::Provider) -> OriginSettings {
     let pool = &provider.pool;
     OriginSettings {
         tls: provider.base_url.https,

@@ -4,10 +4,14 @@
 
 mod build;
 mod control;
+mod descriptors;
 mod handler;
 mod run;
 mod slow;
+mod verify;
 mod worker;
 
 pub use build::BuildFault;
+pub use descriptors::raise_limit;
 pub use run::{Options, Running, StartFault, Stop, start};
+pub use verify::{Trouble, verify};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{self, Token};
 use crate::admit::{Accounts, Budget};
 use crate::app::build::{BuildFault, Builder, certificates, grants, listener_settings};
+use crate::app::descriptors::connection_limit;
 use crate::app::slow::{self, Reloader, Slow};
 use crate::app::worker::{self, Order, Start};
 use crate::auth::Keyring;
@@ -44,16 +45,82 @@ pub enum StartFault {
     Build(#[from] BuildFault),
     #[error("{0}")]
     Certificate(#[from] crate::listener::CertificateFault),
-    #[error("store.path: {0}")]
+    #[error("{}", journal_text(.0))]
     Journal(#[from] store::OpenError),
-    #[error("store.path: {0}")]
+    #[error("{}", store_text(.0))]
     Store(#[from] store::StoreError),
-    #[error("log.access: {0}")]
-    AccessLog(io::Error),
-    #[error("the admin token could not be kept: {0}")]
-    Token(io::Error),
+    #[error("log.access: {destination} cannot be written to: {cause}; {}", write_cure(.cause, "log.access"))]
+    AccessLog { destination: String, cause: io::Error },
+    #[error("admin.token is empty; give it a value, or remove it")]
+    EmptyToken,
+    #[error("the admin token cannot be kept in {}: {cause}; {}, or set admin.token", .file.display(), write_cure(.cause, "store.path"))]
+    Token { file: PathBuf, cause: io::Error },
     #[error("a thread could not be started: {0}")]
     Thread(io::Error),
+}
+
+impl StartFault {
+    /// Is the configuration at fault? Else it is the machine: the same file may do another time.
+    pub fn is_of_the_configuration(&self) -> bool {
+        match self {
+            StartFault::Build(_) | StartFault::Certificate(_) | StartFault::EmptyToken => true,
+            StartFault::Journal(store::OpenError::TooSmall { .. }) => true,
+            StartFault::Journal(store::OpenError::Io { cause, .. })
+            | StartFault::Journal(store::OpenError::Store(store::StoreError::Io {
+                cause, ..
+            }))
+            | StartFault::Store(store::StoreError::Io { cause, .. })
+            | StartFault::AccessLog { cause, .. } => is_of_the_path(cause),
+            _ => false,
+        }
+    }
+}
+
+/// What `verify` finds as well: the path itself is wrong.
+fn is_of_the_path(cause: &io::Error) -> bool {
+    use io::ErrorKind::{
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+    };
+    let kinds = [IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
+    kinds.contains(&cause.kind())
+}
+
+/// What to do about a file that cannot be written.
+fn write_cure(cause: &io::Error, setting: &str) -> String {
+    let first = match cause.kind() {
+        io::ErrorKind::NotFound => "create its directory",
+        io::ErrorKind::PermissionDenied => "let the user that foretoken runs as write there",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        _ => "see to it that it can be written",
+    };
+    format!("{first}, or name another place in {setting}")
+}
+
+fn journal_text(fault: &store::OpenError) -> String {
+    match fault {
+        store::OpenError::Store(fault) => store_text(fault),
+        store::OpenError::TooSmall { .. } => {
+            format!("store.journal: {fault}; raise it, or lower server.workers")
+        }
+        store::OpenError::Io { cause, .. } => {
+            format!("store.path: {fault}; {}", write_cure(cause, "store.path"))
+        }
+        _ => format!("store.path: {fault}"),
+    }
+}
+
+fn store_text(fault: &store::StoreError) -> String {
+    match fault {
+        store::StoreError::Io { cause, .. } => {
+            format!("store.path: {fault}; {}", write_cure(cause, "store.path"))
+        }
+        _ => format!("store.path: {fault}"),
+    }
+}
+
+/// The path as somebody in another directory would write it.
+pub(super) fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn hint(cause: &io::Error) -> &'static str {
@@ -108,7 +175,7 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
         config::AccessLog::Off => Destination::Off,
         config::AccessLog::File(path) => Destination::File(path.clone()),
     };
-    let access = AccessLog::new(destination).map_err(StartFault::AccessLog)?;
+    let access = access_log(destination)?;
     let mut builder = Builder::new(workers, registry.clone());
     let snapshot = builder.build(config, 1)?;
     let shared = Arc::new(Shared {
@@ -170,24 +237,44 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     })
 }
 
-fn worker_count(config: &Config) -> usize {
+pub(super) fn worker_count(config: &Config) -> usize {
     match config.server.workers {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
     }
 }
 
-fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> {
+fn access_log(destination: Destination) -> Result<Arc<AccessLog>, StartFault> {
+    let name = match &destination {
+        Destination::File(path) => whole(path).display().to_string(),
+        Destination::Stdout => "the standard output".to_owned(),
+        Destination::Stderr => "the standard error output".to_owned(),
+        Destination::Off => String::new(),
+    };
+    AccessLog::new(destination).map_err(|cause| StartFault::AccessLog { destination: name, cause })
+}
+
+/// Where the journal is; nowhere for a store in memory.
+pub(super) fn journal_dir(config: &Config) -> Option<PathBuf> {
+    match &config.store.path {
+        StorePath::Memory => None,
+        StorePath::File(path) => Some(whole(Path::new(&format!("{}.journal", path.display())))),
+    }
+}
+
+/// How the journal is kept.
+pub(super) fn journal_settings(config: &Config, workers: usize) -> store::Settings {
     let fsync = match config.store.fsync {
         config::Fsync::Always => Fsync::Always,
         config::Fsync::Every(every) => Fsync::Every(every),
     };
     let bound = config.store.journal_bytes as usize;
-    let dir = match &config.store.path {
-        StorePath::Memory => None,
-        StorePath::File(path) => Some(PathBuf::from(format!("{}.journal", path.display()))),
-    };
-    let totals = match &dir {
+    store::Settings::new(journal_dir(config), workers, bound, fsync)
+}
+
+fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> {
+    let settings = journal_settings(config, workers);
+    let totals = match &settings.dir {
         None => Totals::in_memory(),
         Some(dir) => {
             std::fs::create_dir_all(dir)
@@ -195,7 +282,6 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
             Totals::open(&dir.join("totals"))?
         }
     };
-    let settings = store::Settings::new(dir, workers, bound, fsync);
     let (journal, report) = Journal::open(&settings, Arc::new(totals))?;
     if !report.is_empty() {
         tracing::info!(%report, "the journal of the last run was taken in");
@@ -206,9 +292,7 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
 /// The admin token: the configured one, else one that is made and kept for the commands on this
 /// host.
 fn admin_token(config: &Config) -> Result<(Token, Option<String>), StartFault> {
-    let made = |text: &str| {
-        Token::new(text).ok_or_else(|| StartFault::Token(io::Error::other("admin.token is empty")))
-    };
+    let made = |text: &str| Token::new(text).ok_or(StartFault::EmptyToken);
     if let Some(secret) = &config.admin.token {
         return Ok((made(secret.expose())?, None));
     }
@@ -218,7 +302,8 @@ fn admin_token(config: &Config) -> Result<(Token, Option<String>), StartFault> {
     };
     let secret = admin::token::make(rand::random());
     if let Some(file) = file {
-        admin::token::save(&file, &secret).map_err(StartFault::Token)?;
+        let kept = admin::token::save(&file, &secret);
+        kept.map_err(|cause| StartFault::Token { file: whole(&file), cause })?;
     }
     Ok((made(secret.reveal())?, Some(secret.reveal().to_owned())))
 }
@@ -252,7 +337,7 @@ impl Sockets {
             encrypted: bind_all(encrypted)?,
             admin: bind_all(config.admin.listen.as_slice())?.pop(),
             tls,
-            max_connections: config.server.limits.connections,
+            max_connections: connection_limit(config.server.limits.connections),
         })
     }
 

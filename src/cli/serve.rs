@@ -12,7 +12,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let (path, loaded) = super::load(args)?;
     telemetry::log::init(loaded.config.log.level.name())
         .map_err(|message| Failure::new(FAILED, message))?;
-    raise_descriptor_limit();
+    crate::app::raise_limit();
     let options = Options { loaded, path: Some(path.clone()), fault_hook: None };
     let running = start(options).map_err(|fault| Failure::new(BAD_USAGE, fault.to_string()))?;
     announce(&running, &path);
@@ -67,18 +67,5 @@ async fn either(a: &mut Signal, b: &mut Signal) {
     tokio::select! {
         _ = a.recv() => {}
         _ = b.recv() => {}
-    }
-}
-
-/// Connections need descriptors: take as many as the system allows.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a live value of the right type.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max
-        {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
     }
 }

@@ -369,7 +369,8 @@ fn case_29_out_of_descriptors() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("edge.toml");
     let upstream = fine();
-    Setup::to(upstream.addr).write(&config);
+    let text = Setup::to(upstream.addr).text().replace("level = \"error\"", "level = \"warn\"");
+    std::fs::write(&config, text).expect("written");
     let mut command = foretoken();
     command.arg("serve").arg("--config").arg(&config);
     // SAFETY: setrlimit is a plain system call, fit for the time between fork and exec.
@@ -386,19 +387,42 @@ fn case_29_out_of_descriptors() {
     let mut known = Raw::connect(process.addr);
     known.send(encode_post(CHAT, chat("m", false, "x")));
     assert_eq!(known.answer().status, 200);
-    // More connections than descriptors: the kernel takes them, the gateway cannot.
+    // More connections than descriptors can serve: the others are told so at once, and what is
+    // kept free goes on serving those who are in, and the operator.
     let mut crowd: Vec<Raw> = (0..150).map(|_| Raw::connect(process.addr)).collect();
-    let descriptors =
-        || std::fs::read_dir(format!("/proc/{}/fd", process.pid())).map_or(0, Iterator::count);
-    eventually("all descriptors are in use", || descriptors() >= 63);
-    // While nothing can be accepted, the processor is left in peace.
+    let mut last = crowd.pop().expect("the last of them");
+    last.answer().expect_error(503, "overloaded");
+    for _ in 0..3 {
+        known.send(encode_post(CHAT, chat("m", false, "x")));
+        assert_eq!(known.answer().status, 200, "who was connected is served");
+    }
+    let mut health = Raw::connect(process.admin);
+    health.send("GET /health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(health.answer().status, 200);
+    assert!(process.said().contains("limits.connections"), "{}", process.said());
+    crowd.clear();
+    drop(health);
+
+    // Somebody takes the descriptors away: nothing can be accepted, and the processor is left in
+    // peace.
+    let limit = libc::rlimit { rlim_cur: 8, rlim_max: 64 };
+    // SAFETY: a plain system call about a child of ours.
+    let lowered =
+        unsafe { libc::prlimit(process.pid(), libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(lowered, 0);
+    let waiting = Raw::connect(process.addr);
+    eventually("accepting fails", || process.said().contains("cannot accept"));
     let before = cpu_ticks(process.pid());
     std::thread::sleep(Duration::from_secs(1));
     let used = cpu_ticks(process.pid()) - before;
     assert!(used <= 30, "{used} ticks of a hundred were used by accepting in vain");
     known.send(encode_post(CHAT, chat("m", false, "x")));
     assert_eq!(known.answer().status, 200, "who was connected is served");
-    crowd.clear();
+
+    let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+    // SAFETY: as above.
+    unsafe { libc::prlimit(process.pid(), libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    drop(waiting);
     let mut raw = Raw::connect(process.addr);
     raw.send(encode_post(CHAT, chat("m", false, "x")));
     assert_eq!(raw.answer().status, 200, "and so is everybody once there is room");
