@@ -1,8 +1,12 @@
 //! `foretoken check`.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::{BAD_USAGE, ConfigArgs, Failure, print};
+use crate::app;
+use crate::config::{self, Config, Fault, Faults};
 
 #[derive(Args)]
 pub(crate) struct CheckArgs {
@@ -21,6 +25,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     if !args.json {
         let (path, loaded) = super::load(&args.config)?;
         let config = &loaded.config;
+        let faults = troubles(&path, config);
+        if !faults.is_empty() {
+            return Err(super::refused(&path, &Faults { faults, fingerprint: loaded.fingerprint }));
+        }
         print(&format!(
             "{}: good ({}, {}, {})\n",
             path.display(),
@@ -31,12 +39,25 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let path = args.config.path().map_err(|message| Failure::new(BAD_USAGE, message))?;
-    let (ok, faults, warnings) = match crate::config::load(&path, &|name| std::env::var(name).ok())
-    {
-        Ok(loaded) => (true, Vec::new(), loaded.warnings),
-        Err(faults) => (false, faults.faults, Vec::new()),
+    let (faults, warnings) = match config::load(&path, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => (troubles(&path, &loaded.config), loaded.warnings),
+        Err(faults) => (faults.faults, Vec::new()),
     };
+    let ok = faults.is_empty();
     let report = serde_json::json!({"ok": ok, "faults": faults, "warnings": warnings});
     print(&format!("{report:#}\n"));
     if ok { Ok(()) } else { Err(Failure::new(BAD_USAGE, "")) }
+}
+
+/// What keeps the gateway from serving a file without faults, at the places of the settings.
+fn troubles(path: &Path, config: &Config) -> Vec<Fault> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    app::verify(config)
+        .into_iter()
+        .map(|trouble| {
+            let (line, column) = config::place(&text, &trouble.setting).unwrap_or((0, 0));
+            let (message, cure) = (trouble.message, trouble.cure);
+            Fault { file: path.display().to_string(), line, column, message, cure }
+        })
+        .collect()
 }

@@ -7,6 +7,9 @@ use super::{Failure, print};
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print the reference of all settings
+    #[command(after_help = "Examples:
+  foretoken config reference | less
+  foretoken config reference | grep -A12 '\\[server.retry\\]'")]
     Reference,
     /// Print a commented configuration to start from
     #[command(after_help = "Example:

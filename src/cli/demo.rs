@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{BAD_USAGE, FAILED, Failure, print, serve};
-use crate::app::{Options, start};
+use super::{BAD_USAGE, FAILED, Failure, address, print, serve};
+use crate::app::{Options, StartFault, start};
 use crate::sim::{self, Distribution, Lengths, Settings, Sim};
 use crate::{config, telemetry};
 
@@ -15,14 +15,15 @@ use crate::{config, telemetry};
 const KEY: &str = "sk-ft-demo";
 
 #[derive(Args)]
-#[command(after_help = "Example:
-  foretoken demo --listen 127.0.0.1:8081")]
+#[command(after_help = "Examples:
+  foretoken demo
+  foretoken demo --listen 8081 --log")]
 pub(crate) struct DemoArgs {
-    /// Where the gateway listens
-    #[arg(long, default_value = "127.0.0.1:8080")]
+    /// Where the gateway listens: a port alone is on 127.0.0.1
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address::parse)]
     listen: SocketAddr,
     /// Where the admin API listens; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = address::parse)]
     admin: SocketAddr,
     /// Print the access log to stderr
     #[arg(long)]
@@ -37,14 +38,23 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let loaded = config::parse(&text, "demo", Path::new("."), &|_| None)
         .map_err(|faults| Failure::new(BAD_USAGE, faults.to_string()))?;
     let options = Options { loaded, path: None, fault_hook: None };
-    let running = start(options).map_err(|fault| {
-        Failure::new(BAD_USAGE, format!("{fault} (--listen takes another address)"))
-    })?;
+    let running = start(options).map_err(|fault| serve::failure(&fault, option(&fault, args)))?;
     let address = running.listen.first().copied().unwrap_or(args.listen);
     print(&welcome(address, running.admin, running.made_token.as_deref()));
     let outcome = serve::wait_for_signals(running).map_err(failed);
     sims.stop();
     outcome
+}
+
+/// The option that takes another address.
+fn option(fault: &StartFault, args: &DemoArgs) -> &'static str {
+    match fault {
+        StartFault::Listen { address, .. } if *address == args.listen => {
+            " (--listen takes another address)"
+        }
+        StartFault::Listen { .. } => " (--admin takes another address)",
+        _ => "",
+    }
 }
 
 fn welcome(address: SocketAddr, admin: Option<SocketAddr>, token: Option<&str>) -> String {
@@ -74,7 +84,10 @@ Point an OpenAI SDK at it:
   Node     const client = new OpenAI({{ baseURL: \"http://{address}/v1\", apiKey: \"{KEY}\" }})
   any      export OPENAI_BASE_URL=http://{address}/v1 OPENAI_API_KEY={KEY}
 
-{admin}Ctrl-C ends it.
+{admin}Every model name is answered here, by the route \"*\": a wrong one is refused only by a configuration
+without that route.
+
+Ctrl-C ends it.
 "
     )
 }

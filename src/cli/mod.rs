@@ -1,14 +1,17 @@
 //! The command line: one file per subcommand. Exit codes: 0 done, 1 failed, 2 bad usage or
 //! configuration, 3 cannot reach the admin API.
 
+mod address;
 mod check;
 mod config;
 mod demo;
+mod local;
 mod remote;
 mod serve;
 mod sim;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -56,13 +59,30 @@ the file are noticed by themselves.")]
     /// Read the configuration and report every fault with its place and cure
     #[command(after_help = "Examples:
   foretoken check
-  foretoken check --config edge.toml --json")]
+  foretoken check --config edge.toml --json
+
+Certificates, roots, and the places of the journal and of the access log are looked at too; nothing is
+opened or written. Check as the user that will serve.
+
+Exit codes: 0 good (perhaps with warnings), 2 faults.")]
     Check(check::CheckArgs),
     /// Tell the running gateway to load its configuration again
+    #[command(after_help = remote::help(&[
+        "reload",
+        "reload --admin http://10.0.0.5:9090",
+    ]))]
     Reload(remote::RemoteArgs),
     /// Show how the running gateway is doing
+    #[command(after_help = remote::help(&[
+        "status",
+        "status --config edge.toml --json",
+    ]))]
     Status(remote::RemoteArgs),
     /// Show the routes of the running gateway: targets, load, times, health
+    #[command(after_help = remote::help(&[
+        "routes",
+        "routes --json | jq '.data[].targets[].credentials'",
+    ]))]
     Routes(remote::RemoteArgs),
     /// Run the simulated provider alone
     Sim(sim::SimArgs),
@@ -78,19 +98,32 @@ the file are noticed by themselves.")]
     },
 }
 
+const CONFIG_HELP: &str = "The configuration file [env: FORETOKEN_CONFIG] [default: foretoken.toml \
+here, else /etc/foretoken/foretoken.toml]";
+
+/// An environment variable of ours. An empty one says nothing: unit files and shells pass on what was
+/// never set that way.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// Which configuration.
 #[derive(Args, Clone)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file [default: foretoken.toml here, else /etc/foretoken/foretoken.toml]
-    #[arg(long, short, value_name = "PATH", env = "FORETOKEN_CONFIG")]
+    #[arg(long, short, value_name = "PATH", help = CONFIG_HELP)]
     pub config: Option<PathBuf>,
 }
 
 impl ConfigArgs {
+    /// The file that the option or the variable names.
+    pub(crate) fn named(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| variable("FORETOKEN_CONFIG").map(PathBuf::from))
+    }
+
     /// The file that is meant.
     pub(crate) fn path(&self) -> Result<PathBuf, String> {
-        if let Some(path) = &self.config {
-            return Ok(path.clone());
+        if let Some(path) = self.named() {
+            return Ok(path);
         }
         PLACES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
             format!(
@@ -161,13 +194,16 @@ pub(crate) fn load(args: &ConfigArgs) -> Result<(PathBuf, crate::config::Loaded)
             }
             Ok((path, loaded))
         }
-        Err(faults) => {
-            eprintln!("{faults}");
-            let n = faults.faults.len();
-            let s = if n == 1 { "" } else { "s" };
-            Err(Failure::new(BAD_USAGE, format!("{n} fault{s} in {}", path.display())))
-        }
+        Err(faults) => Err(refused(&path, &faults)),
     }
+}
+
+/// Prints the faults of a configuration.
+pub(crate) fn refused(path: &Path, faults: &crate::config::Faults) -> Failure {
+    eprintln!("{faults}");
+    let n = faults.faults.len();
+    let s = if n == 1 { "" } else { "s" };
+    Failure::new(BAD_USAGE, format!("{n} fault{s} in {}", path.display()))
 }
 
 #[cfg(test)]

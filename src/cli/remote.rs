@@ -1,105 +1,104 @@
 //! Commands that ask a running gateway: `reload`, `status`, `routes`.
 
-use std::path::Path;
-
 use clap::Args;
 use serde_json::Value;
 
-use super::{ConfigArgs, FAILED, Failure, UNREACHABLE, print};
-use crate::admin::{self, token_file};
+use super::local::{Local, Token};
+use super::{BAD_USAGE, ConfigArgs, FAILED, Failure, UNREACHABLE, print, variable};
+use crate::admin;
 use crate::auth::Secret;
 
+/// Examples, and what the three commands have in common.
+pub(crate) fn help(examples: &[&str]) -> String {
+    let examples: String =
+        examples.iter().map(|example| format!("\n  foretoken {example}")).collect();
+    format!(
+        "Examples:{examples}
+
+Finds the gateway by the configuration's [admin] table; --admin and FORETOKEN_ADMIN_URL say otherwise. \
+The token comes from FORETOKEN_ADMIN_TOKEN, from admin.token, or from the file that a gateway on this \
+host keeps beside its store.
+
+Exit codes: 0 done, 1 refused, 2 bad usage, 3 cannot reach the admin API."
+    )
+}
+
 #[derive(Args)]
-#[command(after_help = "Finds the gateway by the configuration's [admin] table; --admin and \
-FORETOKEN_ADMIN_URL say otherwise. The token comes from FORETOKEN_ADMIN_TOKEN, from admin.token, or \
-from the file that a gateway on this host keeps beside its store.")]
 pub(crate) struct RemoteArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The admin API, for example http://127.0.0.1:9090
-    #[arg(long, value_name = "URL", env = "FORETOKEN_ADMIN_URL")]
+    /// The admin API, for example http://127.0.0.1:9090 [env: FORETOKEN_ADMIN_URL]
+    #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// The admin token
-    #[arg(long, value_name = "TOKEN", env = "FORETOKEN_ADMIN_TOKEN", hide_env_values = true)]
+    /// The admin token [env: FORETOKEN_ADMIN_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
 }
 
+/// An option, else its variable, with the name of the one that counts.
+fn said(
+    option: &Option<String>,
+    flag: &str,
+    name: &str,
+) -> Result<Option<(String, String)>, Failure> {
+    if let Some(value) = option {
+        return Ok(Some((value.clone(), flag.to_owned())));
+    }
+    let Some(value) = variable(name) else { return Ok(None) };
+    match value.into_string() {
+        Ok(value) => Ok(Some((value, name.to_owned()))),
+        Err(_) => Err(Failure::new(BAD_USAGE, format!("{name} is not UTF-8"))),
+    }
+}
+
 impl RemoteArgs {
-    fn call(&self, method: &str, path: &str) -> Result<(u16, Value), Failure> {
-        let local = Local::read(&self.config);
-        let url = match (&self.admin, &local.listen) {
-            (Some(url), _) => url.clone(),
+    /// The status and the answer, and where the token came from or why there was none.
+    fn call(&self, method: &str, path: &str) -> Result<(u16, Value, String), Failure> {
+        let url = said(&self.admin, "--admin", "FORETOKEN_ADMIN_URL")?;
+        let token = said(&self.token, "--token", "FORETOKEN_ADMIN_TOKEN")?;
+        let local = Local::read(&self.config, url.is_none() || token.is_none())?;
+        let url = match (url, local.listen.as_deref()) {
+            (Some((url, _)), _) => url,
+            (None, Some("off")) => {
+                let message = "the configuration has admin.listen = \"off\": there is no admin API to ask; --admin URL says otherwise";
+                return Err(Failure::new(UNREACHABLE, message));
+            }
             (None, Some(address)) => format!("http://{address}"),
             (None, None) => "http://127.0.0.1:9090".into(),
         };
-        let token = self.token.clone().map(Secret::new).or(local.token);
-        admin::request(method, &url, token.as_ref(), path, None).map_err(|error| {
-            let code = if error.is_unreachable() { UNREACHABLE } else { FAILED };
-            Failure::new(code, error.to_string())
-        })
+        let (token, note) = match (token, local.token) {
+            (Some((token, whence)), _) => (Some(Secret::new(token)), from(&whence)),
+            (None, Token::Found { secret, whence }) => (Some(secret), from(&whence)),
+            (None, Token::Missing(why)) => (None, why),
+        };
+        match admin::request(method, &url, token.as_ref(), path, None) {
+            Ok((status, answer)) => Ok((status, answer, note)),
+            Err(error) => {
+                let code = if error.is_unreachable() { UNREACHABLE } else { FAILED };
+                Err(Failure::new(code, error.to_string()))
+            }
+        }
     }
 
     fn ask(&self, method: &str, path: &str) -> Result<Value, Failure> {
-        let (status, answer) = self.call(method, path)?;
+        let (status, answer, note) = self.call(method, path)?;
         if status < 300 {
             return Ok(answer);
         }
         let message = answer["error"]["message"].as_str().unwrap_or("the gateway refused");
-        let hint = if status == 401 { "; give the token in FORETOKEN_ADMIN_TOKEN" } else { "" };
         for problem in answer["error"]["problems"].as_array().into_iter().flatten() {
             eprintln!("{}", problem_text(problem));
         }
+        let hint = if status == 401 { format!(": {note}") } else { String::new() };
         Err(Failure::new(FAILED, format!("{message}{hint}")))
     }
 }
 
-/// What this host's configuration says of the admin API. Read by itself, because these commands
-/// must work while the rest of the file is broken, or holds variables that only the gateway has.
-#[derive(Default)]
-struct Local {
-    listen: Option<String>,
-    token: Option<Secret>,
-}
-
-impl Local {
-    fn read(args: &ConfigArgs) -> Local {
-        let Ok(path) = args.path() else { return Local::default() };
-        let Ok(text) = std::fs::read_to_string(&path) else { return Local::default() };
-        let table: toml::Table = match text.parse() {
-            Ok(table) => table,
-            Err(_) => {
-                eprintln!(
-                    "note: {} is not TOML; looking for the gateway on 127.0.0.1:9090 (--admin says otherwise)",
-                    path.display()
-                );
-                return Local::default();
-            }
-        };
-        let text_of =
-            |section: &str, key: &str| table.get(section)?.get(key)?.as_str().map(str::to_owned);
-        let token = text_of("admin", "token").and_then(|text| resolve(&text, &path));
-        let store = text_of("store", "path").unwrap_or_else(|| "foretoken.db".into());
-        Local {
-            listen: text_of("admin", "listen"),
-            token: token.or_else(|| admin::token::load(&token_file(&store)?).ok()?),
-        }
-    }
-}
-
-/// The text of a secret: literal, from the environment or from a file.
-fn resolve(text: &str, config: &Path) -> Option<Secret> {
-    let found = if let Some(name) = text.strip_prefix("env:") {
-        std::env::var(name).ok()?
-    } else if let Some(file) = text.strip_prefix("file:") {
-        let file = config.parent().unwrap_or(Path::new("")).join(file);
-        std::fs::read_to_string(file).ok()?.trim_end().to_owned()
-    } else {
-        text.to_owned()
-    };
-    (!found.is_empty()).then(|| Secret::new(found))
+fn from(whence: &str) -> String {
+    format!("it came from {whence}")
 }
 
 fn problem_text(problem: &Value) -> String {
@@ -181,29 +180,107 @@ pub(crate) fn routes(args: &RemoteArgs) -> Result<(), Failure> {
         print(&format!("{answer:#}\n"));
         return Ok(());
     }
-    for route in answer["data"].as_array().into_iter().flatten() {
-        print(&format!("{}  ({})\n", text(&route["model"]), text(&route["policy"])));
-        for target in route["targets"].as_array().into_iter().flatten() {
-            let ttft = &target["ttft_us"];
-            let ms = |value: &Value| {
-                value.as_f64().map_or("-".to_owned(), |us| format!("{:.1} ms", us / 1000.0))
-            };
-            let rest = target["resting_ms"]
-                .as_u64()
-                .map_or(String::new(), |ms| format!(", resting {} s", ms.div_ceil(1000)));
-            print(&format!(
-                "  {:<32} {} in flight; {} streams, TTFT p50 {} p99 {}{rest}\n",
-                text(&target["target"]),
-                target["in_flight"],
-                ttft["count"],
-                ms(&ttft["p50"]),
-                ms(&ttft["p99"]),
-            ));
+    print(&routes_text(&answer));
+    Ok(())
+}
+
+/// One line for each target, in columns.
+fn routes_text(answer: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut out = String::new();
+    let routes = list(&answer["data"]);
+    let targets = routes.iter().flat_map(|route| list(&route["targets"]));
+    let cells: Vec<[String; 5]> = targets.map(|target| cells(&target)).collect();
+    let width = |at: usize| cells.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3), width(4)];
+    let mut rows = cells.iter();
+    for route in &routes {
+        out += &format!("{}  ({})\n", text(&route["model"]), text(&route["policy"]));
+        for (target, row) in list(&route["targets"]).iter().zip(rows.by_ref()) {
+            let [name, in_flight, streams, p50, p99] = row;
+            out += &format!(
+                "  {name:<0$}  {in_flight:>1$} in flight; {streams:>2$} streams, TTFT p50 {p50:>3$} p99 {p99:>4$}{rests}\n",
+                widths[0],
+                widths[1],
+                widths[2],
+                widths[3],
+                widths[4],
+                rests = rests(target)
+            );
         }
     }
-    Ok(())
+    out
+}
+
+/// Target, in flight, streams, p50, p99.
+fn cells(target: &Value) -> [String; 5] {
+    let ttft = &target["ttft_us"];
+    let ms = |value: &Value| {
+        value.as_f64().map_or("-".to_owned(), |us| format!("{:.1} ms", us / 1000.0))
+    };
+    [
+        text(&target["target"]).to_owned(),
+        target["in_flight"].to_string(),
+        ttft["count"].to_string(),
+        ms(&ttft["p50"]),
+        ms(&ttft["p99"]),
+    ]
+}
+
+/// Why the target, or a key of its provider, is not asked now.
+fn rests(target: &Value) -> String {
+    let seconds = |ms: &Value| ms.as_u64().map(|ms| ms.div_ceil(1000));
+    let mut out =
+        seconds(&target["resting_ms"]).map_or(String::new(), |s| format!(", resting {s} s"));
+    for credential in target["credentials"].as_array().into_iter().flatten() {
+        let name = text(&credential["name"]);
+        for (key, word) in [("cooling_ms", "cooling"), ("parked_ms", "parked")] {
+            if let Some(s) = seconds(&credential[key]) {
+                out += &format!(", {name} {word} {s} s");
+            }
+        }
+    }
+    out
 }
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn routes_stand_in_columns_and_tell_what_rests() {
+        let target = |name: &str, count: u64, resting: Value, credentials: Value| {
+            json!({"target": name, "in_flight": count, "resting_ms": resting, "credentials": credentials,
+                "ttft_us": {"count": count * 11, "p50": count * 1000, "p99": null}})
+        };
+        let long = "provider-with-a-long-name/meta-llama/Llama-3.1-8B-Instruct";
+        let cooling = json!([
+            {"name": "a#1", "cooling_ms": 400, "parked_ms": null},
+            {"name": "a#2", "cooling_ms": null, "parked_ms": 60_000},
+        ]);
+        let answer = json!({"data": [
+            {"model": "m", "policy": "priority", "targets": [
+                target("a/x", 100, json!(1500), cooling), target(long, 2, Value::Null, json!([]))]},
+            {"model": "n", "policy": "weighted", "targets": [target("b/y", 3, Value::Null, json!([]))]},
+        ]});
+        let told = routes_text(&answer);
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 5, "{told}");
+        assert_eq!((lines[0], lines[3]), ("m  (priority)", "n  (weighted)"));
+        assert!(
+            lines[1].ends_with("p99 -, resting 2 s, a#1 cooling 1 s, a#2 parked 60 s"),
+            "{told}"
+        );
+        let at = |line: &str| ["in flight", "streams", "p99"].map(|word| line.find(word));
+        assert_eq!(at(lines[1]), at(lines[2]), "{told}");
+        assert_eq!(at(lines[1]), at(lines[4]), "{told}");
+        assert!(lines[2].starts_with(&format!("  {long}  ")), "{told}");
+        assert_eq!(routes_text(&json!({})), "");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{BAD_USAGE, ConfigArgs, FAILED, Failure};
-use crate::app::{Options, Running, Stop, start};
+use crate::app::{Options, Running, StartFault, Stop, start};
 use crate::telemetry;
 
 pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
@@ -14,9 +14,15 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
         .map_err(|message| Failure::new(FAILED, message))?;
     crate::app::raise_limit();
     let options = Options { loaded, path: Some(path.clone()), fault_hook: None };
-    let running = start(options).map_err(|fault| Failure::new(BAD_USAGE, fault.to_string()))?;
+    let running = start(options).map_err(|fault| failure(&fault, ""))?;
     announce(&running, &path);
     wait_for_signals(running).map_err(|error| Failure::new(FAILED, error.to_string()))
+}
+
+/// Why it could not start. The same file may do another time if the machine is at fault.
+pub(crate) fn failure(fault: &StartFault, hint: &str) -> Failure {
+    let code = if fault.is_of_the_configuration() { BAD_USAGE } else { FAILED };
+    Failure::new(code, format!("{fault}{hint}"))
 }
 
 fn announce(running: &Running, path: &Path) {
@@ -35,10 +41,10 @@ fn announce(running: &Running, path: &Path) {
     eprintln!("configuration: {} (edits are noticed)", path.display());
 }
 
-/// Serves until told to stop.
+/// Serves until told to stop, and to the end of what is under way then.
 pub(crate) fn wait_for_signals(running: Running) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
@@ -60,7 +66,13 @@ pub(crate) fn wait_for_signals(running: Running) -> std::io::Result<()> {
             }
         }
         Ok(())
-    })
+    });
+    // Waits for the thread that closes the books.
+    drop(runtime);
+    if outcome.is_ok() {
+        eprintln!("stopped");
+    }
+    outcome
 }
 
 async fn either(a: &mut Signal, b: &mut Signal) {

@@ -4,17 +4,22 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{BAD_USAGE, FAILED, Failure};
+use super::{FAILED, Failure, address};
 use crate::sim::{self, Distribution, Lengths, Settings};
 
-#[derive(Args)]
-#[command(after_long_help = sim::HELP, after_help = "Example:
-  foretoken sim --listen 127.0.0.1:9001 --ttft 'lognormal(250ms, 900ms)' --gap 12ms
+const EXAMPLES: &str = "Examples:
+  foretoken sim
+  foretoken sim --listen 9002 --ttft 'lognormal(250ms, 900ms)' --gap 12ms
+  foretoken sim --key sk-only-this-one --model gpt-4o-mini";
 
-`foretoken sim --help` lists the models that misbehave and the switches at run time.")]
+#[derive(Args)]
+#[command(
+    after_long_help = format!("{EXAMPLES}\n\n{}", sim::HELP),
+    after_help = format!("{EXAMPLES}\n\n`foretoken sim --help` lists the models that misbehave and the switches at run time.")
+)]
 pub(crate) struct SimArgs {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:9001")]
+    /// Where to listen: a port alone is on 127.0.0.1, port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", value_parser = address::parse)]
     listen: SocketAddr,
     /// Decides texts, lengths and times
     #[arg(long, default_value_t = 0)]
@@ -59,7 +64,7 @@ pub(crate) fn run(args: SimArgs) -> Result<(), Failure> {
     runtime.block_on(async {
         let sim = sim::start(settings).await.map_err(|error| {
             Failure::new(
-                BAD_USAGE,
+                FAILED,
                 format!("cannot listen on {listen}: {error}; choose another with --listen"),
             )
         })?;

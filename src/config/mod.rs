@@ -42,4 +42,6 @@ pub use units::{print_duration, print_size};
 pub use watch::{Watch, watch};
 
 #[cfg(test)]
+mod mistake_tests;
+#[cfg(test)]
 mod tests;
