@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{BAD_USAGE, FAILED, Failure, address, print, serve};
+use super::serve::{Signals, failure};
+use super::{BAD_USAGE, FAILED, Failure, address, print};
 use crate::app::{Options, StartFault, start};
 use crate::sim::{self, Distribution, Lengths, Settings, Sim};
 use crate::{config, telemetry};
@@ -38,12 +39,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let loaded = config::parse(&text, "demo", Path::new("."), &|_| None)
         .map_err(|faults| Failure::new(BAD_USAGE, faults.to_string()))?;
     let options = Options { loaded, path: None, fault_hook: None };
-    let running = start(options).map_err(|fault| serve::failure(&fault, option(&fault, args)))?;
+    let running = start(options).map_err(|fault| failure(&fault, option(&fault, args)))?;
+    let signals = Signals::take().map_err(failed)?;
     let address = running.listen.first().copied().unwrap_or(args.listen);
     print(&welcome(address, running.admin, running.made_token.as_deref()));
-    let outcome = serve::wait_for_signals(running).map_err(failed);
+    signals.serve(running);
     sims.stop();
-    outcome
+    Ok(())
 }
 
 /// The option that takes another address.

@@ -61,8 +61,8 @@ the file are noticed by themselves.")]
   foretoken check
   foretoken check --config edge.toml --json
 
-Certificates, roots, and the places of the journal and of the access log are looked at too; nothing is
-opened or written. Check as the user that will serve.
+Looks at certificates, roots, and the places of the journal and of the access log as well.
+Nothing is opened or written. Check as the user that will serve.
 
 Exit codes: 0 good (perhaps with warnings), 2 faults.")]
     Check(check::CheckArgs),

@@ -1,7 +1,9 @@
 //! `foretoken serve`.
 
+use std::io;
 use std::path::Path;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{BAD_USAGE, ConfigArgs, FAILED, Failure};
@@ -15,8 +17,10 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     crate::app::raise_limit();
     let options = Options { loaded, path: Some(path.clone()), fault_hook: None };
     let running = start(options).map_err(|fault| failure(&fault, ""))?;
+    let signals = Signals::take().map_err(|error| Failure::new(FAILED, error.to_string()))?;
     announce(&running, &path);
-    wait_for_signals(running).map_err(|error| Failure::new(FAILED, error.to_string()))
+    signals.serve(running);
+    Ok(())
 }
 
 /// Why it could not start. The same file may do another time if the machine is at fault.
@@ -41,38 +45,51 @@ fn announce(running: &Running, path: &Path) {
     eprintln!("configuration: {} (edits are noticed)", path.display());
 }
 
-/// Serves until told to stop, and to the end of what is under way then.
-pub(crate) fn wait_for_signals(running: Running) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut term = signal(SignalKind::terminate())?;
-        let mut int = signal(SignalKind::interrupt())?;
-        let reload = running.reloader();
-        loop {
+/// The signals that end or reload the process, taken from here on: one that comes early waits.
+pub(crate) struct Signals {
+    runtime: Runtime,
+    hangup: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// To be called before anybody is told that the process runs.
+    pub(crate) fn take() -> io::Result<Signals> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let (hangup, term) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
+        let int = signal(SignalKind::interrupt())?;
+        drop(inside);
+        Ok(Signals { runtime, hangup, term, int })
+    }
+
+    /// Serves until told to stop, and to the end of what is under way then.
+    pub(crate) fn serve(self, running: Running) {
+        let Signals { runtime, mut hangup, mut term, mut int } = self;
+        runtime.block_on(async {
+            let reload = running.reloader();
+            loop {
+                tokio::select! {
+                    _ = hangup.recv() => reload(),
+                    () = either(&mut term, &mut int) => break,
+                }
+            }
+            eprintln!("draining; a second signal stops at once");
+            running.stop(Stop::Gracefully);
+            let stopper = running.stopper();
+            let waiting = tokio::task::spawn_blocking(move || running.wait());
             tokio::select! {
-                _ = hangup.recv() => reload(),
-                () = either(&mut term, &mut int) => break,
+                _ = waiting => {}
+                () = either(&mut term, &mut int) => {
+                    stopper(Stop::Now);
+                }
             }
-        }
-        eprintln!("draining; a second signal stops at once");
-        running.stop(Stop::Gracefully);
-        let stopper = running.stopper();
-        let waiting = tokio::task::spawn_blocking(move || running.wait());
-        tokio::select! {
-            _ = waiting => {}
-            () = either(&mut term, &mut int) => {
-                stopper(Stop::Now);
-            }
-        }
-        Ok(())
-    });
-    // Waits for the thread that closes the books.
-    drop(runtime);
-    if outcome.is_ok() {
+        });
+        // Waits for the thread that closes the books.
+        drop(runtime);
         eprintln!("stopped");
     }
-    outcome
 }
 
 async fn either(a: &mut Signal, b: &mut Signal) {

@@ -5,6 +5,7 @@
 mod body;
 mod cancel;
 mod classes;
+mod commands;
 mod drain;
 mod failover;
 mod fidelity;
