@@ -99,6 +99,8 @@ fn configuration(args: &DemoArgs, sims: &Sims) -> String {
     format!(
         "[server]
 listen = [\"{}\"]
+[server.limits]
+connections = 256
 [admin]
 listen = \"{}\"
 [store]
