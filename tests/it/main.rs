@@ -7,6 +7,7 @@ mod cancel;
 mod classes;
 mod commands;
 mod drain;
+mod endpoints;
 mod failover;
 mod fidelity;
 #[path = "support/fleet.rs"]
