@@ -98,12 +98,14 @@ impl Generations {
         Generations { cache, held }
     }
 
-    fn present(&mut self) -> Rc<Generation> {
+    /// Goes over to the newest generation, if there is a newer one.
+    fn advance(&mut self) -> bool {
         let newest = self.cache.load();
-        if !Arc::ptr_eq(newest, &self.held.0) {
-            self.held = Rc::new(Generation(newest.clone()));
+        if Arc::ptr_eq(newest, &self.held.0) {
+            return false;
         }
-        self.held.clone()
+        self.held = Rc::new(Generation(newest.clone()));
+        true
     }
 }
 
@@ -156,7 +158,13 @@ impl Worker {
     /// The present generation. Costs one load of a pointer that changes only with a reload; the
     /// shared reference count is touched once per reload and worker.
     pub fn generation(&self) -> Rc<Generation> {
-        self.generations.borrow_mut().present()
+        let mut generations = self.generations.borrow_mut();
+        if generations.advance() {
+            // Its routes have names of their own: what is remembered by the old ones is never
+            // found again, and would only keep them.
+            self.payers.borrow_mut().clear();
+        }
+        generations.held.clone()
     }
 
     /// The grant of a presented key.
