@@ -333,7 +333,9 @@ fn reloads_under_load_fail_no_request_and_keep_no_memory() {
     assert!(generation.as_u64().is_some_and(|n| n > reloads), "{generation}");
     let asked = asked.load(Relaxed);
     println!("{reloads} reloads, {asked} requests, {early} KiB early, {late} KiB at the end");
-    assert!(late < early + 12 * 1024, "memory grew from {early} to {late} KiB");
+    // Allocators and the journal warm up by some 3 MiB; what a generation leaves behind shows in the
+    // long proof.
+    assert!(late < early + 6 * 1024, "memory grew from {early} to {late} KiB");
 }
 
 /// Lets the callers end when an assertion fails between them.
