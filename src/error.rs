@@ -61,6 +61,10 @@ pub enum Kind {
     NoUpstream,
     Shedding,
     Internal,
+    // Refusals by limits; after the others, because codes in journals are places in this list.
+    KeyTokensLimited,
+    KeyQuota,
+    Unpriced,
 }
 
 /// May the same upstream be asked again?
@@ -158,6 +162,9 @@ rows! {
     NoUpstream         "no_upstream"           true  No        Ignore         503 "server_error"          "upstream_unavailable"        true
     Shedding           "shedding"              false No        Ignore         503 "server_error"          "overloaded"                  true
     Internal           "internal"              false No        Ignore         500 "server_error"          "internal_error"              true
+    KeyTokensLimited   "key_tokens_limited"    false No        Ignore         429 "tokens"                "rate_limit_exceeded"         true
+    KeyQuota           "key_quota"             false No        Ignore         429 "insufficient_quota"    "insufficient_quota"          false
+    Unpriced           "unpriced"              false No        Ignore         403 "permission_error"      "model_unpriced"              false
 }
 
 impl Kind {
@@ -291,7 +298,7 @@ mod tests {
             assert_eq!(row.kind as usize, at, "{}", row.name);
             assert_eq!(Kind::from_code(at as u8), Some(row.kind));
         }
-        assert_eq!(Kind::Internal as usize + 1, TABLE.len());
+        assert_eq!(Kind::Unpriced as usize + 1, TABLE.len());
     }
 
     #[test]

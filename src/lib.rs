@@ -8,6 +8,7 @@ pub mod clock;
 pub mod error;
 pub mod exchange;
 pub mod ident;
+pub mod money;
 pub mod net;
 pub mod wire;
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 struct Room(&'static str, u8, &'static [&'static str]);
 
 /// What every room above rank 0 may use: names, time and errors say nothing of HTTP or of sockets.
-const BASICS: [&str; 3] = ["ident", "clock", "error"];
+const BASICS: [&str; 4] = ["ident", "clock", "error", "money"];
 
 /// Every room. What is missing in a list is missing on purpose: the room must not know it.
 #[rustfmt::skip]
@@ -20,6 +20,7 @@ const ROOMS: &[Room] = &[
     Room("ident",     0, &[]),
     Room("clock",     0, &[]),
     Room("error",     0, &[]),
+    Room("money",     0, &[]),
     Room("wire",      0, &["error"]),
     Room("net",       0, &["clock"]),
     Room("exchange",  0, &["error", "wire"]),
