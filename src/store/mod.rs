@@ -22,6 +22,7 @@ mod record;
 mod replay;
 mod segment;
 mod shared;
+pub mod sqlite;
 mod totals;
 mod units;
 mod writer;
