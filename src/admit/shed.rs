@@ -1,5 +1,8 @@
 //! The process's own protection: what is in flight and in memory at most, over all callers. Beyond
 //! it a request is turned away at once (503), which costs little, instead of slowing all others.
+//!
+//! Under overload it is the greedy that are turned away: the last eighth is only for accounts that
+//! have less than an even share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +14,44 @@ pub struct Budget {
     limit: AtomicU64,
     used: AtomicU64,
     refused: AtomicU64,
+    /// Accounts that have taken something.
+    accounts: AtomicU64,
+}
+
+/// What one account has taken of one [`Budget`].
+#[derive(Default, Debug)]
+pub struct Share {
+    used: AtomicU64,
+}
+
+impl Share {
+    /// What the account has taken now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
 }
 
 impl Budget {
     /// A budget of `limit`.
     pub fn new(limit: u64) -> Arc<Self> {
-        let (used, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Budget { limit: AtomicU64::new(limit), used, refused })
+        Arc::new(Budget {
+            limit: AtomicU64::new(limit),
+            used: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            accounts: AtomicU64::new(0),
+        })
     }
 
     /// Takes `amount`, or `None` if that much is not left.
     pub fn try_take(self: &Arc<Self>, amount: u64) -> Option<Taken> {
-        self.take(amount).then(|| Taken { budget: self.clone(), amount })
+        self.take(None, amount).then(|| Taken { budget: self.clone(), share: None, amount })
+    }
+
+    /// Takes `amount` for an account. When little is left, an account that has an even share already
+    /// gets none of it. A share must always be used with the same budget.
+    pub fn try_take_for(self: &Arc<Self>, share: &Arc<Share>, amount: u64) -> Option<Taken> {
+        let taken = || Taken { budget: self.clone(), share: Some(share.clone()), amount };
+        self.take(Some(share), amount).then(taken)
     }
 
     /// What there is in all.
@@ -46,15 +75,43 @@ impl Budget {
     }
 
     /// One atomic step, so that takers at the same moment never pass the limit together. Relaxed:
-    /// the number guards nothing but itself.
-    fn take(&self, amount: u64) -> bool {
+    /// the number guards nothing but itself. What is known of shares may be a moment old: then one
+    /// request more or less gets into the last eighth, but none beyond the limit.
+    fn take(&self, share: Option<&Share>, amount: u64) -> bool {
         let limit = self.limit();
-        let step = |used: u64| used.checked_add(amount).filter(|&sum| sum <= limit);
+        let most = match share {
+            Some(share) if !self.is_below_even(share, limit) => limit - limit / 8,
+            _ => limit,
+        };
+        let step = |used: u64| used.checked_add(amount).filter(|&sum| sum <= most);
         let has = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok();
         if !has {
             self.refused.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(share) = share.filter(|_| amount > 0)
+            && share.used.fetch_add(amount, Ordering::Relaxed) == 0
+        {
+            self.accounts.fetch_add(1, Ordering::Relaxed);
         }
         has
+    }
+
+    fn give_back(&self, share: Option<&Share>, amount: u64) {
+        if amount == 0 {
+            return;
+        }
+        if let Some(share) = share
+            && share.used.fetch_sub(amount, Ordering::Relaxed) == amount
+        {
+            self.accounts.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.used.fetch_sub(amount, Ordering::Relaxed);
+    }
+
+    /// Whether an account has less than it would have if all had the same. One that has nothing yet
+    /// always does.
+    fn is_below_even(&self, share: &Share, limit: u64) -> bool {
+        let used = share.used();
+        used == 0 || used < limit / self.accounts.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -63,6 +120,8 @@ impl Budget {
 #[must_use = "what is dropped is given back"]
 pub struct Taken {
     budget: Arc<Budget>,
+    /// Whose it is. `None`: it is taken for nobody.
+    share: Option<Arc<Share>>,
     amount: u64,
 }
 
@@ -75,7 +134,7 @@ impl Taken {
     /// Takes `more`, or nothing and says `false`.
     #[must_use]
     pub fn grow(&mut self, more: u64) -> bool {
-        let has = self.budget.take(more);
+        let has = self.budget.take(self.share.as_deref(), more);
         if has {
             self.amount += more;
         }
@@ -85,14 +144,14 @@ impl Taken {
     /// Gives back all but `amount`; never takes more.
     pub fn shrink_to(&mut self, amount: u64) {
         let surplus = self.amount.saturating_sub(amount);
-        self.budget.used.fetch_sub(surplus, Ordering::Relaxed);
+        self.budget.give_back(self.share.as_deref(), surplus);
         self.amount -= surplus;
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.amount, Ordering::Relaxed);
+        self.budget.give_back(self.share.as_deref(), self.amount);
     }
 }
 
@@ -133,5 +192,34 @@ mod tests {
             }
         });
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_last_eighth_is_for_those_who_have_less_than_an_even_share() {
+        let budget = Budget::new(80);
+        let [greedy, modest, late] = [(); 3].map(|()| Arc::<Share>::default());
+        let alone: Vec<_> = (0..90).filter_map(|_| budget.try_take_for(&greedy, 1)).collect();
+        assert_eq!((alone.len(), greedy.used()), (80, 80), "alone it may have all");
+        assert!(budget.try_take_for(&modest, 1).is_none(), "never more than there is");
+        drop(alone);
+        assert_eq!((budget.used(), greedy.used()), (0, 0));
+
+        let other = budget.try_take_for(&modest, 2).expect("room");
+        let flood: Vec<_> = (0..90).filter_map(|_| budget.try_take_for(&greedy, 1)).collect();
+        assert_eq!(flood.len(), 68, "up to seven eighths of 80, which the other has 2 of");
+        let rest: Vec<_> = (0..90).filter_map(|_| budget.try_take_for(&modest, 1)).collect();
+        assert_eq!(rest.len(), 10, "the last eighth");
+        drop((flood, rest, other));
+
+        let mut bytes = budget.try_take_for(&greedy, 60).expect("room");
+        let few = budget.try_take_for(&late, 9).expect("room");
+        assert!(!bytes.grow(2) && bytes.grow(1), "growing is held to the same");
+        bytes.shrink_to(5);
+        assert_eq!((greedy.used(), late.used()), (5, 9));
+        drop((bytes, few));
+        assert_eq!(
+            (budget.used(), greedy.used(), budget.accounts.load(Ordering::Relaxed)),
+            (0, 0, 0)
+        );
     }
 }
