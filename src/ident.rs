@@ -40,6 +40,24 @@ impl RequestId {
     }
 }
 
+impl std::str::FromStr for RequestId {
+    type Err = ();
+
+    /// Reads the printed form; letters of either case.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.len() != 26 {
+            return Err(());
+        }
+        let mut raw = 0u128;
+        for byte in text.bytes() {
+            let upper = byte.to_ascii_uppercase();
+            let digit = CROCKFORD.iter().position(|&known| known == upper).ok_or(())?;
+            raw = raw.checked_mul(32).ok_or(())? | digit as u128;
+        }
+        Ok(RequestId(raw))
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();
@@ -147,6 +165,10 @@ mod tests {
         assert_eq!(&id.to_string()[..10], "01ARZ3NDEK");
         assert!(RequestId::new(1, u128::MAX) < RequestId::new(2, 0));
         assert_eq!(RequestId::from_u128(id.to_u128()), id);
+        assert_eq!(id.to_string().to_lowercase().parse(), Ok(id));
+        for text in ["", "01ARZ3NDEK", "U1ARZ3NDEKTSV4RRFFQ69G5FAV", "ZZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
+            assert_eq!(text.parse::<RequestId>(), Err(()), "{text}");
+        }
     }
 
     #[test]

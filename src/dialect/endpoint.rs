@@ -100,6 +100,10 @@ pub enum Found {
     Endpoint(Endpoint),
     /// One model of the list, by its id.
     Model(String),
+    /// What the caller's own key has used.
+    OwnUsage,
+    /// What the caller's own key is and may do.
+    OwnKey,
     /// The path is served, by another method: the value of the `allow` header.
     WrongMethod { allow: &'static str },
     /// Nothing that is served. The sentence says why and what to do.
@@ -143,10 +147,21 @@ const BASE_TOO_LONG: &str = "The base URL is given too long: leave out the endpo
 pub fn find(method: &str, path: &str) -> Found {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
     match usual(path).or_else(|| unusual(path)) {
+        None if path.ends_with("/usage") || path.ends_with("/key") => own(method, path),
         Some(endpoint) if method == endpoint.method() => Found::Endpoint(endpoint),
         Some(endpoint) => Found::WrongMethod { allow: endpoint.method() },
         None => beyond(method, path),
     }
+}
+
+/// What a key may see of itself.
+fn own(method: &str, path: &str) -> Found {
+    let found = match segments(path)[..] {
+        ["usage"] => Found::OwnUsage,
+        ["key"] => Found::OwnKey,
+        _ => return beyond(method, path),
+    };
+    if method == "GET" { found } else { Found::WrongMethod { allow: "GET" } }
 }
 
 /// The spellings that nearly every client uses. Does not allocate.
@@ -287,6 +302,20 @@ mod tests {
             assert_eq!(find("GET", path), Found::Model(id.to_owned()), "{path}");
         }
         assert_eq!(find("DELETE", "/v1/models/x"), Found::WrongMethod { allow: "GET" });
+    }
+
+    #[test]
+    fn a_key_finds_what_is_said_of_itself() {
+        for (path, want) in [
+            ("/v1/usage", Found::OwnUsage),
+            ("/usage?from=2026-01-01", Found::OwnUsage),
+            ("//v1//key", Found::OwnKey),
+            ("/v1/models/key", Found::Model("key".into())),
+        ] {
+            assert_eq!(find("GET", path), want, "{path}");
+        }
+        assert_eq!(find("POST", "/v1/key"), Found::WrongMethod { allow: "GET" });
+        assert!(matches!(find("GET", "/v1/chat/usage"), Found::Unknown { .. }));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod splice;
 pub mod stream;
 pub mod unary;
 pub mod usage;
+pub mod usage_shapes;
 
 mod capture;
 mod json;
@@ -41,3 +42,4 @@ pub use splice::{Edit, Edits, splice};
 pub use stream::{End, Signals, StreamKind, StreamReader};
 pub use unary::{UnaryReader, inspect};
 pub use usage::{Units, Usage};
+pub use usage_shapes::{NoUsage, UsageShape, units};

@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::json::{Cursor, Text};
 
 /// A count above this is no count of one request.
-const ABSURD: u64 = 1_000_000_000;
+pub(super) const ABSURD: u64 = 1_000_000_000;
 
 /// The numbers of one usage object in OpenAI's shapes and those of compatible servers. Missing
 /// numbers are `None`; a detail that makes no sense counts as missing.
@@ -19,12 +19,17 @@ pub struct Usage {
     pub cache_write: Option<u64>,
     pub in_audio: Option<u64>,
     pub in_image: Option<u64>,
+    /// Of `cache_read`; in the counts of that kind they are as well.
+    pub cache_read_audio: Option<u64>,
+    pub cache_read_image: Option<u64>,
     pub reasoning: Option<u64>,
     pub out_audio: Option<u64>,
     pub out_image: Option<u64>,
     pub out_text: Option<u64>,
     /// Rerank: what `meta.billed_units` says.
     pub search_units: Option<u64>,
+    /// Transcription: how much was listened to, in thousandths of a second.
+    pub seconds_milli: Option<u64>,
 }
 
 /// Disjoint counters of one request: the input ones add up to the whole input, the output ones to
@@ -37,6 +42,7 @@ pub struct Units {
     pub in_video: u64,
     pub in_tool: u64,
     pub in_cache_read: u64,
+    pub in_cache_read_audio: u64,
     pub in_cache_write_5m: u64,
     pub in_cache_write_1h: u64,
     pub in_cache_write_other: u64,
@@ -45,7 +51,7 @@ pub struct Units {
     pub out_audio: u64,
     pub out_image: u64,
     pub web_search: u64,
-    pub seconds_in: u64,
+    pub seconds_in_milli: u64,
     pub chars_in: u64,
     pub images_out: u64,
     pub search_units: u64,
@@ -58,7 +64,7 @@ impl Units {
     pub fn input(&self) -> u64 {
         let cache = self.in_cache_write_5m + self.in_cache_write_1h + self.in_cache_write_other;
         let plain = self.in_text + self.in_audio + self.in_image + self.in_video + self.in_tool;
-        plain + self.in_cache_read + cache
+        plain + self.in_cache_read + self.in_cache_read_audio + cache
     }
 
     /// All output tokens.
@@ -75,7 +81,8 @@ impl Usage {
         let mut reader = Reader { cursor: Cursor::new(raw), usage: Usage::default(), ok: true };
         reader.object(Place::Top)?;
         let usage = reader.usage;
-        let main = [usage.input, usage.output, usage.total, usage.search_units];
+        let main =
+            [usage.input, usage.output, usage.total, usage.search_units, usage.seconds_milli];
         let any = main.into_iter().flatten().any(|count| count > 0);
         (reader.ok && any).then_some(usage)
     }
@@ -83,7 +90,11 @@ impl Usage {
     /// The units that an answer of `endpoint` with this usage is billed by. Details that disagree
     /// with the totals are cut to fit, never below zero.
     pub fn units(&self, endpoint: Endpoint) -> Units {
-        let mut units = Units { search_units: self.search_units.unwrap_or(0), ..Units::default() };
+        let mut units = Units {
+            search_units: self.search_units.unwrap_or(0),
+            seconds_in_milli: self.seconds_milli.unwrap_or(0),
+            ..Units::default()
+        };
         let total = self.total.unwrap_or(0);
         // Some servers name only the total (rerank), or only one of the two.
         let output = match endpoint {
@@ -97,9 +108,14 @@ impl Usage {
         units.in_cache_read = self.cache_read.unwrap_or(0).min(input);
         let mut room = input - units.in_cache_read;
         units.in_cache_write_other = take(&mut room, self.cache_write);
-        units.in_audio = take(&mut room, self.in_audio);
-        units.in_image = take(&mut room, self.in_image);
+        // What was cached is in these counts too, where the upstream says how much of each was.
+        let uncached = |count: Option<u64>, cached: Option<u64>| {
+            count.map(|count| count.saturating_sub(cached.unwrap_or(0)))
+        };
+        units.in_audio = take(&mut room, uncached(self.in_audio, self.cache_read_audio));
+        units.in_image = take(&mut room, uncached(self.in_image, self.cache_read_image));
         units.in_text = room;
+        units.in_cache_read_audio = take(&mut units.in_cache_read, self.cache_read_audio);
 
         let mut room = output;
         units.out_reasoning = take(&mut room, self.reasoning);
@@ -122,7 +138,7 @@ impl Usage {
     }
 }
 
-fn take(room: &mut u64, wanted: Option<u64>) -> u64 {
+pub(super) fn take(room: &mut u64, wanted: Option<u64>) -> u64 {
     let taken = wanted.unwrap_or(0).min(*room);
     *room -= taken;
     taken
@@ -132,6 +148,8 @@ fn take(room: &mut u64, wanted: Option<u64>) -> u64 {
 enum Place {
     Top,
     Input,
+    /// Within `Input`: what of it was cached.
+    Cached,
     Output,
 }
 
@@ -169,6 +187,7 @@ impl Reader<'_> {
                     | b"output_tokens_details"
                     | b"output_token_details",
                 ) => self.object(Place::Output),
+                (Place::Input, b"cached_tokens_details") => self.object(Place::Cached),
                 _ => self.cursor.skip().ok(),
             };
         }
@@ -180,6 +199,13 @@ impl Reader<'_> {
             (Place::Top, b"completion_tokens" | b"output_tokens") => &mut usage.output,
             (Place::Top, b"total_tokens") => &mut usage.total,
             (Place::Top, b"search_units") => &mut usage.search_units,
+            (Place::Top, b"seconds") => {
+                match thousandths(raw) {
+                    Ok(seconds) => usage.seconds_milli = seconds,
+                    Err(()) => self.ok = false,
+                }
+                return Some(());
+            }
             (Place::Input, b"cached_tokens") => &mut usage.cache_read,
             // Vendors that name it at the top; the details win.
             (Place::Top, b"prompt_cache_hit_tokens" | b"cached_tokens")
@@ -192,6 +218,8 @@ impl Reader<'_> {
             }
             (Place::Input, b"audio_tokens") => &mut usage.in_audio,
             (Place::Input, b"image_tokens") => &mut usage.in_image,
+            (Place::Cached, b"audio_tokens") => &mut usage.cache_read_audio,
+            (Place::Cached, b"image_tokens") => &mut usage.cache_read_image,
             (Place::Output, b"reasoning_tokens") => &mut usage.reasoning,
             (Place::Output, b"audio_tokens") => &mut usage.out_audio,
             (Place::Output, b"image_tokens") => &mut usage.out_image,
@@ -220,8 +248,24 @@ impl Reader<'_> {
     }
 }
 
+/// A number of seconds in thousandths, to the nearest; null is `None`, nonsense an error.
+fn thousandths(raw: &[u8]) -> Result<Option<u64>, ()> {
+    if raw == b"null" {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(raw).map_err(|_| ())?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let seconds = whole.parse::<u64>().ok().filter(|seconds| *seconds <= ABSURD).ok_or(())?;
+    if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(());
+    }
+    let digit = |at| u64::from(fraction.as_bytes().get(at).map_or(0, |digit| digit - b'0'));
+    let milli = digit(0) * 100 + digit(1) * 10 + digit(2) + u64::from(digit(3) >= 5);
+    Ok(Some(seconds * 1000 + milli))
+}
+
 /// A count; null is `None`, nonsense an error. `12.0` is a count: some servers print floats.
-fn count(raw: &[u8]) -> Result<Option<u64>, ()> {
+pub(super) fn count(raw: &[u8]) -> Result<Option<u64>, ()> {
     if raw == b"null" {
         return Ok(None);
     }
@@ -240,51 +284,6 @@ fn count(raw: &[u8]) -> Result<Option<u64>, ()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
-
-    const VECTORS: &str = include_str!("../../tests/samples/usage-vectors.json");
-
-    fn named(units: &Units) -> Vec<(&'static str, u64)> {
-        let all = [
-            ("in_text", units.in_text),
-            ("in_audio", units.in_audio),
-            ("in_image", units.in_image),
-            ("in_cache_read", units.in_cache_read),
-            ("in_cache_write_other", units.in_cache_write_other),
-            ("out_text", units.out_text),
-            ("out_reasoning", units.out_reasoning),
-            ("out_audio", units.out_audio),
-            ("out_image", units.out_image),
-        ];
-        all.into_iter().filter(|(_, count)| *count > 0).collect()
-    }
-
-    #[test]
-    fn the_vectors_come_out_in_units_and_money() {
-        let vectors: Value = serde_json::from_str(VECTORS).expect("json");
-        let price = |unit: &str| vectors["price_pico_usd_per_unit"][unit].as_u64().expect("price");
-        let mut checked = 0;
-        for vector in vectors["vectors"].as_array().expect("vectors") {
-            let endpoint = match vector["dialect"].as_str() {
-                Some("openai_chat") => Endpoint::ChatCompletions,
-                Some("openai_responses") => Endpoint::Responses,
-                Some("images") => Endpoint::ImageGenerations,
-                _ => continue,
-            };
-            checked += 1;
-            let raw = vector["usage"].to_string();
-            let units = Usage::parse(raw.as_bytes()).expect("usage").units(endpoint);
-            let name = &vector["name"];
-            let mut want = vector["units"].as_object().expect("units").clone();
-            assert_eq!(want.remove("requests"), Some(Value::from(1)));
-            let got: serde_json::Map<String, Value> =
-                named(&units).into_iter().map(|(k, v)| (k.to_owned(), Value::from(v))).collect();
-            assert_eq!(got, want, "{name}");
-            let cost: u64 = named(&units).iter().map(|(unit, count)| count * price(unit)).sum();
-            assert_eq!(Some(cost), vector["cost_pico_usd"].as_u64(), "{name}");
-        }
-        assert_eq!(checked, 8);
-    }
 
     #[test]
     fn nonsense_is_not_billed() {
@@ -301,6 +300,11 @@ mod tests {
             r#"{"prompt_tokens":"9","completion_tokens":2}"#,
             r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
             r#"{"prompt_tokens":null}"#,
+            r#"{"type":"duration","seconds":-3}"#,
+            r#"{"type":"duration","seconds":1e3}"#,
+            r#"{"type":"duration","seconds":1000000001}"#,
+            r#"{"type":"duration","seconds":"3"}"#,
+            r#"{"type":"duration","seconds":0}"#,
             r#"{"type":"object","properties":{"prompt_tokens":1}}"#,
         ] {
             assert_eq!(Usage::parse(raw.as_bytes()), None, "{raw}");
@@ -316,6 +320,26 @@ mod tests {
         assert_eq!((units.input(), units.output()), (10, 4));
         assert_eq!((units.in_cache_read, units.in_cache_write_other, units.in_audio), (8, 2, 0));
         assert_eq!((units.out_reasoning, units.out_audio, units.out_text), (3, 1, 0));
+    }
+
+    #[test]
+    fn parts_of_a_second_are_counted() {
+        for (seconds, milli) in [("3", 3000), ("3.5", 3500), ("0.0016", 2), ("9.0004", 9000)] {
+            let raw = format!(r#"{{"type":"duration","seconds":{seconds}}}"#);
+            let units = Usage::parse(raw.as_bytes()).expect("usage").units(Endpoint::Speech);
+            assert_eq!((units.seconds_in_milli, units.input()), (milli, 0), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn cached_audio_is_told_apart_and_counted_once() {
+        let raw = br#"{"input_tokens":200,"output_tokens":1,"input_token_details":{
+            "audio_tokens":90,"image_tokens":20,"cached_tokens":100,
+            "cached_tokens_details":{"text_tokens":50,"audio_tokens":40,"image_tokens":10}}}"#;
+        let units = Usage::parse(raw).expect("usage").units(Endpoint::ChatCompletions);
+        assert_eq!((units.in_cache_read, units.in_cache_read_audio), (60, 40));
+        assert_eq!((units.in_audio, units.in_image, units.in_text), (50, 10, 40));
+        assert_eq!(units.input(), 200);
     }
 
     #[test]
