@@ -1,5 +1,7 @@
 //! What recording a request costs its worker: the goal is 300 ns for `Open` and `Settle`.
 
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +9,13 @@ use divan::{Bencher, black_box};
 use foretoken::clock;
 use foretoken::ident::{AccountId, Alias, KeyId, ProjectId, RequestId, TargetId};
 use foretoken::meter::{
-    AttemptRecord, Candidate, Counters, End, Meter, Opening, Room, State, Units,
+    AttemptRecord, Candidate, Counters, End, Meter, Opening, Priced, Room, State, Units,
 };
+use foretoken::money::{Currency, PICO};
 use foretoken::store::{
-    Abandoned, Attempt, Batch, Covered, Fsync, Journal, List, Open, RowKey, Settings, Settle, Span,
-    Store, StoreError, Sums, Totals, Writer,
+    Abandoned, Attempt, Batch, Covered, Cursor, Database, Fsync, Grain, Journal, List, Open,
+    OwnedRecord, RecordQuery, RowKey, Settings, Settle, Span, Spent, SpentQuery, Store, StoreError,
+    StoredRecord, Sums, UsageKey, UsageQuery, UsageRow, Writer,
 };
 
 fn main() {
@@ -39,6 +43,58 @@ impl Store for Nowhere {
     }
 
     fn orphans(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn visit(
+        &self,
+        _: Grain,
+        _: u64,
+        _: u64,
+        _: &mut dyn FnMut(&UsageKey<'_>, u64, &Sums),
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn usage(&self, _: &UsageQuery) -> Result<Vec<UsageRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn spent(
+        &self,
+        _: &SpentQuery,
+        _: &mut dyn FnMut(&UsageKey<'_>, &Spent),
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn records(
+        &self,
+        _: &RecordQuery,
+        _: &mut dyn FnMut(&StoredRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Cursor>, StoreError> {
+        Ok(None)
+    }
+
+    fn record(&self, _: RequestId) -> Result<Option<OwnedRecord>, StoreError> {
+        Ok(None)
+    }
+
+    fn note_complete(&self, _: u64) {}
+
+    fn complete_until_unix_ms(&self) -> u64 {
+        0
+    }
+
+    fn keep_price(&self, _: u64, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn price(&self, _: u64) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
+    fn trim(&self, _: u64) -> Result<u64, StoreError> {
         Ok(0)
     }
 }
@@ -118,9 +174,8 @@ fn journal_file_open_settle(bencher: Bencher) {
     });
 }
 
-/// What the thread behind pays for a thousand requests.
-#[divan::bench]
-fn totals_commit_1000_requests(bencher: Bencher) {
+/// A thousand requests as they stand in a segment.
+fn thousand() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = journal(Some(&dir));
     let writer = journal.writer(0).expect("a writer");
@@ -130,12 +185,56 @@ fn totals_commit_1000_requests(bencher: Bencher) {
         let path = entry.ok()?.path();
         path.file_name()?.to_str()?.starts_with("0000000000000001-").then_some(path)
     });
-    let bytes = std::fs::read(first.expect("the first segment")).expect("readable");
-    bencher.bench_local(|| {
-        let span = Span { segment: 1, start: 32, bytes: &bytes[32..] };
-        let covered = Covered { highest: 1, positions: [(1, bytes.len() as u64)].into() };
-        Totals::in_memory().commit(&Batch { spans: vec![span], covered })
+    std::fs::read(first.expect("the first segment")).expect("readable")
+}
+
+/// What the thread behind pays for a second's requests: all of it, the sync of the disk included.
+/// `late`: each request ends in the commit after the one that opened it.
+fn commit(bencher: Bencher, path: Option<&Path>, late: bool) {
+    let bytes = thousand();
+    let records: Vec<&[u8]> = Span { segment: 1, start: 32, bytes: &bytes[32..] }
+        .entries(0)
+        .map(|entry| entry.frame)
+        .collect();
+    let (opens, settles): (Vec<&[u8]>, Vec<&[u8]>) = (
+        records.iter().step_by(2).copied().collect(),
+        records.iter().skip(1).step_by(2).copied().collect(),
+    );
+    let (opens, settles) = (opens.concat(), settles.concat());
+    let store = match path {
+        None => Database::in_memory(),
+        Some(path) => Database::open(path),
+    };
+    let store = store.expect("a store");
+    let mut segment = 0;
+    bencher.counter(1000usize).bench_local(|| {
+        let batches = if late { vec![&opens, &settles] } else { vec![&bytes] };
+        for bytes in batches {
+            segment += 1;
+            let start = if late { 0 } else { 32 };
+            let span = Span { segment, start: start as u64, bytes: &bytes[start..] };
+            let positions = [(segment, bytes.len() as u64)].into();
+            let covered = Covered { highest: segment, positions };
+            store.commit(&Batch { spans: vec![span], covered }).expect("committed");
+        }
     });
+}
+
+#[divan::bench]
+fn commit_1000_requests_in_memory(bencher: Bencher) {
+    commit(bencher, None, false);
+}
+
+#[divan::bench]
+fn commit_1000_requests_to_a_file(bencher: Bencher) {
+    let dir = tempfile::tempdir().expect("a directory");
+    commit(bencher, Some(&dir.path().join("x.db")), false);
+}
+
+#[divan::bench]
+fn commit_1000_requests_late_to_a_file(bencher: Bencher) {
+    let dir = tempfile::tempdir().expect("a directory");
+    commit(bencher, Some(&dir.path().join("x.db")), true);
 }
 
 /// All that a request pays: journal, statistics, and the entry in between.
@@ -160,11 +259,14 @@ fn entry_file_open_settle(bencher: Bencher) {
             project: &project,
             user: "",
             end_user: "",
+            tags: "",
+            client: [192, 0, 2, 17].into(),
             endpoint: "chat",
             model: &model,
             is_stream: true,
+            currency: Currency::USD,
             reserved_tokens: 4096,
-            reserved_cost_pico: 0,
+            reserved_cost_pico: 1 << 40,
             candidates: &CANDIDATES,
             room: Room::new(4, 40),
         };
@@ -177,8 +279,22 @@ fn entry_file_open_settle(bencher: Bencher) {
         entry.sent();
         entry.first_content(now.instant);
         entry.units(units());
-        let attempt =
-            AttemptRecord { target: target.clone(), error: None, units: units(), ttft_us: None };
+        let priced = Priced {
+            cost_pico: 194_100_000,
+            charge_pico: 213_510_000,
+            price_version: 1 << 60,
+            fx_rate_pico: PICO,
+            is_unpriced: false,
+        };
+        entry.price(priced);
+        let attempt = AttemptRecord {
+            target: target.clone(),
+            error: None,
+            units: units(),
+            ttft_us: None,
+            cost_pico: priced.cost_pico,
+            price_version: priced.price_version,
+        };
         entry.attempt(attempt);
         entry.settle(End { status: 200, error: None, state: State::Settled }, now);
     });

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ident::{Alias, KeyId, TargetId};
-use crate::store::{OTHER, RowKey, RowName, Settle, Sums, Units};
+use crate::money::Currency;
+use crate::store::{Attempt, OTHER, RowKey, RowName, Settle, Sums};
 
 /// Pairs of key and model that one worker tells apart. Callers can invent model names where an alias
 /// is a pattern; what is above goes to a row of its key, or to one for all.
@@ -12,6 +13,9 @@ const PAIRS_MAX: usize = 1 << 16;
 
 /// Targets that are told apart within a pair.
 const TARGETS_MAX: usize = 256;
+
+/// Currencies that are told apart; what is above is not counted here.
+const CURRENCIES_MAX: usize = 64;
 
 /// The statistics of all workers.
 #[derive(Debug)]
@@ -47,6 +51,33 @@ impl Counters {
         }
         sums
     }
+
+    /// What all requests since the start cost and are charged, by currency.
+    pub fn amounts(&self) -> BTreeMap<Currency, Amounts> {
+        let mut sums: BTreeMap<Currency, Amounts> = BTreeMap::new();
+        for shard in &self.shards {
+            for (currency, amounts) in &shard.rows().amounts {
+                sums.entry(*currency).or_default().add(amounts);
+            }
+        }
+        sums
+    }
+}
+
+/// Money that went through, in 10^-12 of one currency.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Amounts {
+    /// What the upstreams ask.
+    pub cost_pico: u128,
+    /// What the accounts pay.
+    pub charge_pico: u128,
+}
+
+impl Amounts {
+    fn add(&mut self, other: &Amounts) {
+        self.cost_pico = self.cost_pico.saturating_add(other.cost_pico);
+        self.charge_pico = self.charge_pico.saturating_add(other.charge_pico);
+    }
 }
 
 /// One worker's statistics. The lock is taken by that worker, twice a request, and now and then by
@@ -61,6 +92,8 @@ struct Rows {
     /// By key and model; the target is left empty.
     index: HashMap<RowKey, usize>,
     pairs: Vec<Pair>,
+    /// Few, so a scan is quickest.
+    amounts: Vec<(Currency, Amounts)>,
 }
 
 #[derive(Debug)]
@@ -93,16 +126,18 @@ impl Shard {
     pub(super) fn count<'a>(
         &self,
         pair: PairIndex,
+        currency: Currency,
         target: Option<&TargetId>,
         settle: &Settle<'_>,
-        reserved: (u64, u64),
-        attempts: impl Iterator<Item = (&'a TargetId, &'a Units)>,
+        reserved: (u64, u128),
+        attempts: impl Iterator<Item = (&'a TargetId, &'a Attempt<'a>)>,
     ) {
         let mut rows = self.rows();
+        rows.count_amounts(currency, settle);
         let Some(pair) = rows.pairs.get_mut(pair.0) else { return };
         pair.row(target).count(settle, reserved.0, reserved.1);
-        for (target, units) in attempts {
-            pair.row(Some(target)).count_attempt(units);
+        for (target, attempt) in attempts {
+            pair.row(Some(target)).count_attempt(&attempt.units, attempt.cost_pico);
         }
     }
 
@@ -120,6 +155,16 @@ impl Rows {
         self.index.insert([key.as_str(), model.as_str(), ""].into(), at);
         self.pairs.push(Pair { key, model, targets: Vec::new() });
         at
+    }
+
+    fn count_amounts(&mut self, currency: Currency, settle: &Settle<'_>) {
+        let Settle { cost_pico, charge_pico, .. } = *settle;
+        let amounts = Amounts { cost_pico, charge_pico };
+        match self.amounts.iter().position(|(known, _)| *known == currency) {
+            Some(at) => self.amounts[at].1.add(&amounts),
+            None if self.amounts.len() < CURRENCIES_MAX => self.amounts.push((currency, amounts)),
+            None => {}
+        }
     }
 }
 
@@ -147,11 +192,15 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::ident::RequestId;
-    use crate::store::State;
+    use crate::store::{State, Units};
+
+    const USD: Currency = Currency::USD;
 
     fn settle(error: Option<Kind>) -> Settle<'static> {
         let units = Units { in_text: 3, ..Units::default() };
-        Settle { state: State::Settled, error, units, ..Settle::new(RequestId::new(1, 1)) }
+        let id = RequestId::new(1, 1);
+        let (cost_pico, charge_pico) = (5, 6);
+        Settle { state: State::Settled, error, units, cost_pico, charge_pico, ..Settle::new(id) }
     }
 
     #[test]
@@ -163,14 +212,14 @@ mod tests {
             for _ in 0..requests {
                 let pair = shard.pair(&key, &model);
                 let none = std::iter::empty();
-                shard.count(pair, Some(&target), &settle(None), (0, 0), none);
+                shard.count(pair, USD, Some(&target), &settle(None), (0, 0), none);
             }
         }
         let shard = counters.shard(0).expect("a worker");
         let pair = shard.pair(&key, &model);
         let error = settle(Some(Kind::Connect));
-        let attempts = [(&target, &error.units)];
-        shard.count(pair, None, &error, (0, 0), attempts.into_iter());
+        let attempt = Attempt { units: error.units, cost_pico: 5, ..Attempt::default() };
+        shard.count(pair, USD, None, &error, (0, 0), [(&target, &attempt)].into_iter());
 
         let sums = counters.read();
         let row = |target: &str| {
@@ -179,6 +228,9 @@ mod tests {
         assert_eq!((row("openai/m").requests, row("openai/m").errors), (7, 0));
         assert_eq!((row("openai/m").units.in_text, row("openai/m").attempts), (21, 1));
         assert_eq!((row("").requests, row("").errors), (1, 1));
+        assert_eq!(row("openai/m").attempt_cost_pico, 5);
+        let amounts = Amounts { cost_pico: 8 * 5, charge_pico: 8 * 6 };
+        assert_eq!(counters.amounts(), [(USD, amounts)].into());
         assert!(counters.shard(2).is_none());
     }
 
@@ -194,7 +246,7 @@ mod tests {
         for n in 0..2 * TARGETS_MAX {
             let target = TargetId::from(&*format!("t/{n}"));
             let none = std::iter::empty();
-            shard.count(PairIndex(0), Some(&target), &settle(None), (0, 0), none);
+            shard.count(PairIndex(0), USD, Some(&target), &settle(None), (0, 0), none);
         }
         assert_eq!(shard.rows().pairs[0].targets.len(), TARGETS_MAX + 1);
     }

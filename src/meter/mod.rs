@@ -12,9 +12,9 @@ mod counters;
 mod estimate;
 mod record;
 
-pub use counters::{Counters, Shard};
+pub use counters::{Amounts, Counters, Shard};
 pub use estimate::{Estimates, ModelEstimate};
-pub use record::{AttemptRecord, End, Entry, Meter, Opening};
+pub use record::{AttemptRecord, End, Entry, Meter, Opening, Priced};
 
 // What the rooms above use of the store, which they do not import.
 pub use crate::store::{

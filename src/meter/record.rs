@@ -1,5 +1,7 @@
 //! The record of one request while it runs.
 
+use std::io::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +9,7 @@ use super::counters::{PairIndex, Shard};
 use crate::clock::{self, Now};
 use crate::error::Kind;
 use crate::ident::{AccountId, Alias, KeyId, ProjectId, RequestId, TargetId};
+use crate::money::Currency;
 use crate::store::{
     ATTEMPTS_MAX, Attempt, Candidate, Flags, JournalFull, List, Mark, Open, Room, Settle, Slot,
     State, Units, Writer,
@@ -29,13 +32,19 @@ pub struct Opening<'a> {
     pub user: &'a str,
     /// The caller's own customer; empty if not given.
     pub end_user: &'a str,
+    /// The labels of the request, joined by commas; empty if it has none.
+    pub tags: &'a str,
+    /// The caller's address.
+    pub client: IpAddr,
     pub endpoint: &'a str,
     /// The model that was asked for.
     pub model: &'a Alias,
     pub is_stream: bool,
+    /// The account's: all amounts of the request are in it.
+    pub currency: Currency,
     pub reserved_tokens: u64,
     /// In 10^-12 of the account's currency.
-    pub reserved_cost_pico: u64,
+    pub reserved_cost_pico: u128,
     /// In the order of the policy; the first [`CANDIDATES_MAX`](crate::store::CANDIDATES_MAX) are
     /// kept.
     pub candidates: &'a [Candidate<'a>],
@@ -53,6 +62,25 @@ pub struct AttemptRecord {
     pub units: Units,
     /// From sending to first content.
     pub ttft_us: Option<u64>,
+    /// What the upstream asks for it, in 10^-12 of the account's currency.
+    pub cost_pico: u128,
+    /// The version of the price that `cost_pico` was computed by; 0 if there was none.
+    pub price_version: u64,
+}
+
+/// What the answer that flows costs, as far as is known: goes with the units it was computed from.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Priced {
+    /// What the upstream asks for this attempt, in 10^-12 of the account's currency.
+    pub cost_pico: u128,
+    /// What the account pays, in 10^-12 of its currency.
+    pub charge_pico: u128,
+    /// The version of the price; 0 if there was none.
+    pub price_version: u64,
+    /// What one unit of the price's currency is in the account's, times 10^12.
+    pub fx_rate_pico: u128,
+    /// There was no price, and requests without one are let through.
+    pub is_unpriced: bool,
 }
 
 /// How a request ended.
@@ -73,6 +101,7 @@ impl Meter {
     /// Records that a request begins, before anything of it is sent upstream. From here on it is
     /// settled when the entry is, or when the entry is dropped.
     pub fn open(&self, opening: &Opening<'_>, now: Now) -> Result<Entry, JournalFull> {
+        let mut room = [0; ADDRESS_BYTES_MAX];
         let open = Open {
             id: opening.id,
             time_unix_ms: now.unix_ms,
@@ -81,8 +110,12 @@ impl Meter {
             project: opening.project.as_str(),
             user: opening.user,
             end_user: opening.end_user,
+            tags: opening.tags,
+            client: address(opening.client, &mut room),
             endpoint: opening.endpoint,
             model: opening.model.as_str(),
+            is_stream: opening.is_stream,
+            currency: opening.currency.to_bytes(),
             reserved_tokens: opening.reserved_tokens,
             reserved_cost_pico: opening.reserved_cost_pico,
             candidates: List::Borrowed(opening.candidates),
@@ -91,6 +124,7 @@ impl Meter {
         Ok(Entry {
             slot: Some(slot),
             pair: self.shard.pair(opening.key, opening.model),
+            currency: opening.currency,
             shard: self.shard.clone(),
             id: opening.id,
             opened: now.instant,
@@ -99,6 +133,7 @@ impl Meter {
             attempts: Vec::new(),
             serving: None,
             units: Units::default(),
+            priced: Priced::default(),
             is_sent: false,
             ttft_us: None,
             overhead_us: 0,
@@ -108,6 +143,19 @@ impl Meter {
     }
 }
 
+/// No address is longer than this as text.
+const ADDRESS_BYTES_MAX: usize = 45;
+
+/// The address as text, without an allocation.
+fn address(ip: IpAddr, room: &mut [u8; ADDRESS_BYTES_MAX]) -> &str {
+    let mut rest = &mut room[..];
+    let left = match write!(rest, "{ip}") {
+        Ok(()) => rest.len(),
+        Err(_) => return "",
+    };
+    std::str::from_utf8(&room[..ADDRESS_BYTES_MAX - left]).unwrap_or("")
+}
+
 /// The record of a request that runs. Settles exactly once: by [`Entry::settle`], or when it is
 /// dropped, so that a caller who hangs up or a handler that panics is still counted.
 pub struct Entry {
@@ -115,14 +163,16 @@ pub struct Entry {
     slot: Option<Slot>,
     shard: Arc<Shard>,
     pair: PairIndex,
+    currency: Currency,
     id: RequestId,
     opened: Instant,
-    reserved: (u64, u64),
+    reserved: (u64, u128),
     flags: Flags,
     attempts: Vec<AttemptRecord>,
     /// The target whose answer flows to the caller.
     serving: Option<TargetId>,
     units: Units,
+    priced: Priced,
     is_sent: bool,
     ttft_us: Option<u64>,
     overhead_us: u64,
@@ -155,10 +205,12 @@ impl Entry {
             ATTEMPTS_MAX => {
                 let last = &mut self.attempts[ATTEMPTS_MAX - 1];
                 last.units.add(&attempt.units);
+                last.cost_pico = last.cost_pico.saturating_add(attempt.cost_pico);
                 if attempt.error.is_none() {
                     last.target = attempt.target;
                     last.error = None;
                     last.ttft_us = attempt.ttft_us;
+                    last.price_version = attempt.price_version;
                 }
                 return;
             }
@@ -186,6 +238,22 @@ impl Entry {
     /// What the caller is charged for, as far as is known now; replaces what was known before.
     pub fn units(&mut self, units: Units) {
         self.units = units;
+    }
+
+    /// What those units cost and are charged; replaces what was known before. The cost is booked
+    /// with the attempt that serves: here it counts only if the entry is dropped while it runs.
+    pub fn price(&mut self, priced: Priced) {
+        self.priced = priced;
+    }
+
+    /// More is used than a limit has room for, and the limit lets requests finish.
+    pub fn overrun(&mut self) {
+        self.flags = self.flags.with(Flags::OVERRUN);
+    }
+
+    /// The request waited for room in a limit. How long is part of the overhead.
+    pub fn waited(&mut self) {
+        self.flags = self.flags.with(Flags::WAITED);
     }
 
     /// Time that the gateway itself added.
@@ -225,8 +293,14 @@ impl Entry {
                 error: attempt.error,
                 units: attempt.units,
                 ttft_us: attempt.ttft_us,
+                cost_pico: attempt.cost_pico,
+                price_version: attempt.price_version,
             };
         }
+        if self.priced.is_unpriced {
+            self.flags = self.flags.with(Flags::UNPRICED);
+        }
+        let costs = self.attempts.iter().map(|attempt| attempt.cost_pico);
         let settle = Settle {
             id: self.id,
             time_unix_ms: now.unix_ms,
@@ -238,13 +312,18 @@ impl Entry {
             model_served: &self.model_served,
             upstream_request_id: &self.upstream_request_id,
             units: self.units,
+            cost_pico: costs.fold(0, u128::saturating_add),
+            charge_pico: self.priced.charge_pico,
+            price_version: self.priced.price_version,
+            fx_rate_pico: self.priced.fx_rate_pico,
             ttft_us: self.ttft_us,
             total_us: clock::us_between(self.opened, now.instant),
             overhead_us: self.overhead_us,
             attempts: List::Borrowed(&attempts[..self.attempts.len()]),
         };
-        let booked = self.attempts.iter().map(|attempt| (&attempt.target, &attempt.units));
-        self.shard.count(self.pair, target, &settle, self.reserved, booked);
+        let booked = self.attempts.iter().zip(settle.attempts.as_slice());
+        let booked = booked.map(|(attempt, recorded)| (&attempt.target, recorded));
+        self.shard.count(self.pair, self.currency, target, &settle, self.reserved, booked);
         slot.settle(&settle)
     }
 
@@ -275,7 +354,10 @@ impl Drop for Entry {
         }
         if let Some(target) = self.serving.clone() {
             let (units, ttft_us) = (self.units, self.ttft_us);
-            self.attempt(AttemptRecord { target, error: end.error, units, ttft_us });
+            let Priced { cost_pico, price_version, .. } = self.priced;
+            let error = end.error;
+            let attempt = AttemptRecord { target, error, units, ttft_us, cost_pico, price_version };
+            self.attempt(attempt);
         }
         self.finish(end, clock::now());
     }
@@ -287,16 +369,16 @@ mod tests {
 
     use super::*;
     use crate::meter::Counters;
-    use crate::store::{Fsync, Journal, RowKey, Settings, Store, Sums, Totals};
+    use crate::store::{Database, Fsync, Journal, RowKey, Settings, Store, Sums};
 
     struct Bench {
-        store: Arc<Totals>,
+        store: Arc<Database>,
         journal: Journal,
         counters: Counters,
     }
 
     fn bench() -> Bench {
-        let store = Arc::new(Totals::in_memory());
+        let store = Arc::new(Database::in_memory().expect("memory"));
         let settings = Settings::new(None, 1, 1 << 20, Fsync::Every(Duration::from_millis(50)));
         let (journal, _) = Journal::open(&settings, store.clone()).expect("opened");
         Bench { store, journal, counters: Counters::new(1) }
@@ -314,9 +396,12 @@ mod tests {
             project: &"p".into(),
             user: "",
             end_user: "",
+            tags: "",
+            client: [127, 0, 0, 1].into(),
             endpoint: "chat",
             model: &"m".into(),
             is_stream: true,
+            currency: Currency::USD,
             reserved_tokens: 500,
             reserved_cost_pico: 7,
             candidates: &[Candidate { target, score: 1.0 }],
@@ -334,7 +419,8 @@ mod tests {
 
     fn attempt(error: Option<Kind>, in_text: u64) -> AttemptRecord {
         let units = Units { in_text, ..Units::default() };
-        AttemptRecord { target: "t".into(), error, units, ttft_us: None }
+        let (cost_pico, price_version) = (u128::from(in_text) * 100, 9);
+        AttemptRecord { target: "t".into(), error, units, ttft_us: None, cost_pico, price_version }
     }
 
     #[test]
@@ -344,10 +430,14 @@ mod tests {
             entry.attempt(attempt(Some(Kind::ServerError), 1));
             entry.attempt(attempt(None, 10));
             entry.units(Units { in_text: 10, ..Units::default() });
+            entry.price(Priced { cost_pico: 1000, charge_pico: 1500, ..Priced::default() });
+            entry.overrun();
             entry.settle(End { status: 200, error: None, state: State::Settled }, clock::now());
         });
         assert_eq!((row.requests, row.errors, row.unsettled), (1, 0, 0));
         assert_eq!((row.attempts, row.units.in_text, row.attempt_units.in_text), (2, 10, 11));
+        assert_eq!((row.cost_pico, row.attempt_cost_pico, row.charge_pico), (1100, 1100, 1500));
+        assert_eq!((row.unpriced, row.overruns), (0, 1));
     }
 
     #[test]
@@ -363,9 +453,14 @@ mod tests {
             entry.sent();
             entry.serving("t".into());
             entry.units(Units { out_text: 3, ..Units::default() });
+            let is_unpriced = true;
+            let priced = Priced { cost_pico: 3, charge_pico: 4, is_unpriced, ..Priced::default() };
+            entry.price(priced);
         });
         assert_eq!((streamed.estimated, streamed.unsettled, streamed.units.out_text), (1, 0, 3));
         assert_eq!((streamed.attempts, streamed.attempt_units.out_text), (1, 3));
+        assert_eq!((streamed.cost_pico, streamed.attempt_cost_pico), (3, 3));
+        assert_eq!((streamed.charge_pico, streamed.unpriced), (4, 1));
     }
 
     #[test]
@@ -392,5 +487,15 @@ mod tests {
         });
         assert_eq!((row.requests, row.attempts), (1, ATTEMPTS_MAX as u64));
         assert_eq!(row.attempt_units.in_text, ATTEMPTS_MAX as u64 + 5);
+        assert_eq!(row.cost_pico, (ATTEMPTS_MAX as u128 + 5) * 100);
+    }
+
+    #[test]
+    fn addresses_fit_into_their_room() {
+        for ip in ["127.0.0.1", "::ffff:255.255.255.255", "2001:db8:1111:2222:3333:4444:5555:6666"]
+        {
+            let mut room = [0; ADDRESS_BYTES_MAX];
+            assert_eq!(address(ip.parse().expect("an address"), &mut room), ip);
+        }
     }
 }

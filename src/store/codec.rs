@@ -45,6 +45,15 @@ pub(super) trait Put {
         self.put(&bytes[..=len]);
     }
 
+    /// Seven bits a byte, at most nineteen bytes.
+    fn put_varint_u128(&mut self, mut value: u128) {
+        while value > u128::from(u64::MAX) {
+            self.put_u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put_varint(value as u64);
+    }
+
     /// At most `max` bytes of `text` (cut between characters), led by their number in one byte.
     fn put_text(&mut self, text: &str, max: usize) {
         let text = cut(text, max.min(TEXT_BYTES_MAX));
@@ -136,7 +145,7 @@ impl<'a> Take<'a> {
         Some(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.bytes(N)?.try_into().ok()
     }
 
@@ -166,6 +175,22 @@ impl<'a> Take<'a> {
             let byte = self.u8()?;
             let bits = u64::from(byte & 0x7f);
             if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    pub(super) fn varint_u128(&mut self) -> Option<u128> {
+        let mut value = 0;
+        for shift in (0..128).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u128::from(byte & 0x7f);
+            if shift == 126 && bits > 3 {
                 return None;
             }
             value |= bits << shift;
@@ -208,12 +233,17 @@ mod tests {
         }
         out.put_units(&units, u64::MAX);
         out.put_text("héllo", 2);
+        let amounts = [0, 127, 1 << 63, 1 << 64, (1 << 64) + 5, 1 << 70, u128::MAX];
+        amounts.into_iter().for_each(|amount| out.put_varint_u128(amount));
         let mut take = Take::new(&out);
         for value in [0, 127, 128, 16_384, u64::MAX] {
             assert_eq!(take.varint(), Some(value));
         }
         assert_eq!(take.units(), Some(units));
         assert_eq!(take.text(), Some("h"), "cut between characters");
+        for amount in amounts {
+            assert_eq!(take.varint_u128(), Some(amount));
+        }
         assert_eq!((take.left(), take.u8()), (0, None));
     }
 
@@ -221,6 +251,9 @@ mod tests {
     fn a_varint_that_is_too_long_is_refused() {
         assert_eq!(Take::new(&[0xff; 11]).varint(), None);
         assert_eq!(Take::new(&[0x80; 3]).varint(), None);
+        assert_eq!(Take::new(&[0xff; 20]).varint_u128(), None);
+        let too_large = [[0xff; 18].as_slice(), &[4]].concat();
+        assert_eq!(Take::new(&too_large).varint_u128(), None);
     }
 
     #[test]

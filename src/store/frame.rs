@@ -13,8 +13,9 @@ use super::units::Units;
 use crate::error::Kind;
 use crate::ident::RequestId;
 
-/// The version of the records that this program writes, and the newest that it reads.
-pub const VERSION: u8 = 1;
+/// The version of the records that this program writes, and the newest that it reads. Version 1, which
+/// is still read, knew no money, no tags and no addresses.
+pub const VERSION: u8 = 2;
 
 /// No frame is longer than this, padding included.
 pub(super) const RECORD_BYTES_MAX: usize = 8192;
@@ -28,6 +29,9 @@ const UNITS_BYTES_MAX: usize = 4 + Units::COUNT * 5;
 /// 50 days: bounds a time to six bytes.
 const TIME_US_MAX: u64 = (1 << 42) - 2;
 const TIME_BYTES_MAX: usize = 6;
+const AMOUNT_BYTES_MAX: usize = 19;
+const PRICE_VERSION_BYTES: usize = 8;
+const CLIENT_BYTES_MAX: usize = 64;
 const MODEL_SERVED_BYTES_MAX: usize = 128;
 const UPSTREAM_ID_BYTES_MAX: usize = 64;
 const NO_ERROR: u8 = u8::MAX;
@@ -57,8 +61,10 @@ impl Room {
     /// In the journal, in bytes.
     pub const fn bytes(self) -> usize {
         let target = 1 + self.target_bytes as usize;
-        let attempt = target + 1 + UNITS_BYTES_MAX + TIME_BYTES_MAX;
+        let money = AMOUNT_BYTES_MAX + PRICE_VERSION_BYTES;
+        let attempt = target + 1 + UNITS_BYTES_MAX + TIME_BYTES_MAX + money;
         let fixed = FRAME_BYTES + 2 + 16 + 8 + 2 + 3 + 1 + 3 * TIME_BYTES_MAX;
+        let fixed = fixed + money + 2 * AMOUNT_BYTES_MAX;
         let texts = target + 1 + MODEL_SERVED_BYTES_MAX + 1 + UPSTREAM_ID_BYTES_MAX;
         align(fixed + texts + UNITS_BYTES_MAX + self.attempts as usize * attempt)
     }
@@ -66,7 +72,9 @@ impl Room {
 
 const _: () = assert!(Room::LARGEST.bytes() <= RECORD_BYTES_MAX);
 const _: () = assert!(
-    FRAME_BYTES + 2 + 16 + 8 + 20 + 7 * 256 + 1 + CANDIDATES_MAX * (256 + 4) + 4
+    FRAME_BYTES
+        + (2 + 16 + 8 + 8 * 256 + 1 + CLIENT_BYTES_MAX + 1 + 3 + 10 + AMOUNT_BYTES_MAX)
+        + (1 + CANDIDATES_MAX * (256 + 4) + 4)
         <= RECORD_BYTES_MAX
 );
 
@@ -111,8 +119,12 @@ fn put_open(out: &mut impl Put, open: &Open<'_>) {
     {
         out.put_text(text, TEXT_BYTES_MAX);
     }
+    out.put_text(open.tags, TEXT_BYTES_MAX);
+    out.put_text(open.client, CLIENT_BYTES_MAX);
+    out.put_u8(u8::from(open.is_stream));
+    out.put(&open.currency);
     out.put_varint(open.reserved_tokens);
-    out.put_varint(open.reserved_cost_pico);
+    out.put_varint_u128(open.reserved_cost_pico);
     let candidates = open.candidates.as_slice();
     let kept = candidates.len().min(CANDIDATES_MAX);
     out.put_u8(kept as u8);
@@ -132,6 +144,10 @@ fn put_settle(out: &mut impl Put, settle: &Settle<'_>, room: Room) {
     out.put_text(settle.model_served, MODEL_SERVED_BYTES_MAX);
     out.put_text(settle.upstream_request_id, UPSTREAM_ID_BYTES_MAX);
     out.put_units(&settle.units, UNIT_MAX);
+    for amount in [settle.cost_pico, settle.charge_pico, settle.fx_rate_pico] {
+        out.put_varint_u128(amount);
+    }
+    out.put_u64(settle.price_version);
     put_time(out, settle.ttft_us);
     put_time(out, Some(settle.total_us));
     put_time(out, Some(settle.overhead_us));
@@ -143,6 +159,8 @@ fn put_settle(out: &mut impl Put, settle: &Settle<'_>, room: Room) {
         out.put_u8(error_code(attempt.error));
         out.put_units(&attempt.units, UNIT_MAX);
         put_time(out, attempt.ttft_us);
+        out.put_varint_u128(attempt.cost_pico);
+        out.put_u64(attempt.price_version);
     }
 }
 
@@ -152,6 +170,19 @@ fn error_code(error: Option<Kind>) -> u8 {
 
 fn put_time(out: &mut impl Put, time_us: Option<u64>) {
     out.put_varint(time_us.map_or(0, |us| us.min(TIME_US_MAX) + 1));
+}
+
+/// A frame as it stands in a segment.
+pub(super) fn whole(record: &Record<'_>) -> Vec<u8> {
+    let mut out = vec![0; RECORD_BYTES_MAX];
+    let encoded = match record {
+        Record::Open(open) => encode_open(open, &mut out),
+        Record::Settle(settle) => encode_settle(settle, Room::LARGEST, &mut out),
+    }
+    .expect("a record fits into the largest frame");
+    out[..4].copy_from_slice(&encoded.length.to_le_bytes());
+    out.truncate(encoded.frame_bytes);
+    out
 }
 
 /// Why there is no record at some place in a segment.
@@ -180,10 +211,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), Stop> {
     if crc32fast::hash(body) != crc {
         return Err(Stop::Bad);
     }
-    let record = match body {
-        [VERSION, KIND_OPEN, payload @ ..] => take_open(Take::new(payload)).map(Record::Open),
-        [VERSION, KIND_SETTLE, payload @ ..] => take_settle(Take::new(payload)).map(Record::Settle),
-        [version, _, ..] if *version >= VERSION => return Err(Stop::Newer(*version)),
+    let record = match *body {
+        [version @ 1..=VERSION, KIND_OPEN, ref payload @ ..] => {
+            take_open(Take::new(payload), version, true).map(Record::Open)
+        }
+        [version @ 1..=VERSION, KIND_SETTLE, ref payload @ ..] => {
+            let mut attempts = Vec::new();
+            take_settle(Take::new(payload), version, |attempt| attempts.push(attempt))
+                .map(|settle| Record::Settle(Settle { attempts: List::Owned(attempts), ..settle }))
+        }
+        [version, _, ..] if version >= VERSION => return Err(Stop::Newer(version)),
         _ => None,
     };
     Ok((record.ok_or(Stop::Bad)?, align(FRAME_BYTES + length).min(bytes.len())))
@@ -200,26 +237,59 @@ pub(super) fn split(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The id in a frame that was checked before, if it holds an `Open`.
 pub(super) fn opens(frame: &[u8]) -> Option<RequestId> {
-    let mut take = Take::new(frame.get(FRAME_BYTES..)?);
-    let (_version, kind) = (take.u8()?, take.u8()?);
+    let (_, kind, mut take) = payload(frame)?;
     if kind == KIND_OPEN { take.u128().map(RequestId::from_u128) } else { None }
 }
 
-fn take_open(mut take: Take<'_>) -> Option<Open<'_>> {
-    let mut open = Open {
-        id: RequestId::from_u128(take.u128()?),
-        time_unix_ms: take.u64()?,
-        key: take.text()?,
-        account: take.text()?,
-        project: take.text()?,
-        user: take.text()?,
-        end_user: take.text()?,
-        endpoint: take.text()?,
-        model: take.text()?,
-        reserved_tokens: take.varint()?,
-        reserved_cost_pico: take.varint()?,
-        candidates: List::EMPTY,
-    };
+/// The `Open` in a frame that was checked before, without its candidates: nothing is allocated.
+pub(super) fn open_of(frame: &[u8]) -> Option<Open<'_>> {
+    match payload(frame)? {
+        (version, KIND_OPEN, take) => take_open(take, version, false),
+        _ => None,
+    }
+}
+
+/// The `Settle` in a frame that was checked before. Its attempts go to `each` and not into the
+/// list: nothing is allocated.
+pub(super) fn settle_of<'a>(frame: &'a [u8], each: impl FnMut(Attempt<'a>)) -> Option<Settle<'a>> {
+    match payload(frame)? {
+        (version, KIND_SETTLE, take) => take_settle(take, version, each),
+        _ => None,
+    }
+}
+
+fn payload(frame: &[u8]) -> Option<(u8, u8, Take<'_>)> {
+    let mut take = Take::new(frame);
+    let length = take.u32()? as usize;
+    let mut take = Take::new(frame.get(FRAME_BYTES..FRAME_BYTES + length)?);
+    Some((take.u8()?, take.u8()?, take))
+}
+
+fn take_open(mut take: Take<'_>, version: u8, with_candidates: bool) -> Option<Open<'_>> {
+    let mut open = Open::new(RequestId::from_u128(take.u128()?));
+    open.time_unix_ms = take.u64()?;
+    for text in [
+        &mut open.key,
+        &mut open.account,
+        &mut open.project,
+        &mut open.user,
+        &mut open.end_user,
+        &mut open.endpoint,
+        &mut open.model,
+    ] {
+        *text = take.text()?;
+    }
+    if version >= 2 {
+        open.tags = take.text()?;
+        open.client = take.text()?;
+        open.is_stream = take.u8()? != 0;
+        open.currency = take.array()?;
+    }
+    open.reserved_tokens = take.varint()?;
+    open.reserved_cost_pico = take.varint_u128()?;
+    if !with_candidates {
+        return Some(open);
+    }
     let count = usize::from(take.u8()?);
     let mut candidates = Vec::with_capacity(count.min(CANDIDATES_MAX));
     for _ in 0..count {
@@ -229,34 +299,44 @@ fn take_open(mut take: Take<'_>) -> Option<Open<'_>> {
     (take.left() == 0).then_some(open)
 }
 
-fn take_settle(mut take: Take<'_>) -> Option<Settle<'_>> {
-    let mut settle = Settle {
-        id: RequestId::from_u128(take.u128()?),
-        time_unix_ms: take.u64()?,
-        status: take.u16()?,
-        error: take_error(&mut take)?,
-        state: State::from_code(take.u8()?)?,
-        flags: Flags(take.u8()?),
-        target: take.text()?,
-        model_served: take.text()?,
-        upstream_request_id: take.text()?,
-        units: take.units()?,
-        ttft_us: take_time(&mut take)?,
-        total_us: take_time(&mut take)?.unwrap_or(0),
-        overhead_us: take_time(&mut take)?.unwrap_or(0),
-        attempts: List::EMPTY,
-    };
-    let count = usize::from(take.u8()?);
-    let mut attempts = Vec::with_capacity(count.min(ATTEMPTS_MAX));
-    for _ in 0..count {
-        attempts.push(Attempt {
+fn take_settle<'a>(
+    mut take: Take<'a>,
+    version: u8,
+    mut each: impl FnMut(Attempt<'a>),
+) -> Option<Settle<'a>> {
+    let mut settle = Settle::new(RequestId::from_u128(take.u128()?));
+    settle.time_unix_ms = take.u64()?;
+    settle.status = take.u16()?;
+    settle.error = take_error(&mut take)?;
+    settle.state = State::from_code(take.u8()?)?;
+    settle.flags = Flags(take.u8()?);
+    settle.target = take.text()?;
+    settle.model_served = take.text()?;
+    settle.upstream_request_id = take.text()?;
+    settle.units = take.units()?;
+    if version >= 2 {
+        settle.cost_pico = take.varint_u128()?;
+        settle.charge_pico = take.varint_u128()?;
+        settle.fx_rate_pico = take.varint_u128()?;
+        settle.price_version = take.u64()?;
+    }
+    settle.ttft_us = take_time(&mut take)?;
+    settle.total_us = take_time(&mut take)?.unwrap_or(0);
+    settle.overhead_us = take_time(&mut take)?.unwrap_or(0);
+    for _ in 0..take.u8()? {
+        let mut attempt = Attempt {
             target: take.text()?,
             error: take_error(&mut take)?,
             units: take.units()?,
             ttft_us: take_time(&mut take)?,
-        });
+            ..Attempt::default()
+        };
+        if version >= 2 {
+            attempt.cost_pico = take.varint_u128()?;
+            attempt.price_version = take.u64()?;
+        }
+        each(attempt);
     }
-    settle.attempts = List::Owned(attempts);
     (take.left() == 0).then_some(settle)
 }
 
@@ -272,21 +352,8 @@ fn take_time(take: &mut Take<'_>) -> Option<Option<u64>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// A frame as it stands in a segment.
-    pub(crate) fn framed(record: &Record<'_>) -> Vec<u8> {
-        let mut out = vec![0; RECORD_BYTES_MAX];
-        let encoded = match record {
-            Record::Open(open) => encode_open(open, &mut out),
-            Record::Settle(settle) => encode_settle(settle, Room::LARGEST, &mut out),
-        }
-        .expect("fits");
-        out[..4].copy_from_slice(&encoded.length.to_le_bytes());
-        out.truncate(encoded.frame_bytes);
-        out
-    }
 
     fn largest_units() -> Units {
         Units::from_values([u64::MAX; Units::COUNT])
@@ -304,6 +371,10 @@ pub(super) mod tests {
             model_served: name,
             upstream_request_id: name,
             units: largest_units(),
+            cost_pico: u128::MAX,
+            charge_pico: u128::MAX,
+            price_version: u64::MAX,
+            fx_rate_pico: u128::MAX,
             ttft_us: Some(u64::MAX),
             total_us: u64::MAX,
             overhead_us: u64::MAX,
@@ -325,10 +396,14 @@ pub(super) mod tests {
             project: "chat",
             user: "",
             end_user: "kunde \u{1F980}",
+            tags: "blue,green",
+            client: "2001:db8::1",
+            is_stream: true,
+            currency: *b"EUR",
             endpoint: "chat",
             model: "gpt-4o",
             reserved_tokens: 4096,
-            reserved_cost_pico: 12_345_678,
+            reserved_cost_pico: 1 << 80,
             candidates: List::Borrowed(&candidates),
         };
         let attempts = [
@@ -337,6 +412,8 @@ pub(super) mod tests {
                 target: "b/m",
                 units: Units { in_text: 11, out_text: 5, ..Units::default() },
                 ttft_us: Some(0),
+                cost_pico: 4_600,
+                price_version: 7,
                 ..Attempt::default()
             },
         ];
@@ -352,11 +429,97 @@ pub(super) mod tests {
             ..settle(&attempts, "b/m")
         };
         let records = [Record::Open(open), Record::Settle(settle)];
-        let frames = records.each_ref().map(framed);
+        let frames = records.each_ref().map(whole);
         for (record, bytes) in records.into_iter().zip(&frames) {
             assert_eq!(bytes.len() % 4, 0);
             assert_eq!(decode(bytes), Ok((record, bytes.len())));
         }
+    }
+
+    /// The bytes were written by the program before money was recorded.
+    #[test]
+    fn records_of_version_1_are_read() {
+        let mut payload = vec![1, KIND_OPEN];
+        payload.put_u128(7);
+        payload.put_u64(1_700_000_000_000);
+        for text in ["k", "acme", "chat", "", "", "chat", "gpt-4o"] {
+            payload.put_text(text, TEXT_BYTES_MAX);
+        }
+        payload.put(&[0x80, 0x20, 0x07, 0]);
+        let want = Open {
+            time_unix_ms: 1_700_000_000_000,
+            key: "k",
+            account: "acme",
+            project: "chat",
+            endpoint: "chat",
+            model: "gpt-4o",
+            reserved_tokens: 4096,
+            reserved_cost_pico: 7,
+            ..Open::new(RequestId::from_u128(7))
+        };
+        assert_eq!(decode(&framed_by_hand(&payload)).map(|(it, _)| it), Ok(Record::Open(want)));
+
+        let mut payload = vec![1, KIND_SETTLE];
+        payload.put_u128(7);
+        payload.put_u64(9);
+        payload.put_u16(200);
+        payload.put(&[NO_ERROR, 0, 2]);
+        for text in ["a/m", "", "up"] {
+            payload.put_text(text, TEXT_BYTES_MAX);
+        }
+        let units = Units { in_text: 11, out_text: 5, ..Units::default() };
+        payload.put_units(&units, UNIT_MAX);
+        payload.put(&[3, 4, 5, 1, 3]);
+        payload.put(b"a/m");
+        payload.put(&[NO_ERROR]);
+        payload.put_units(&units, UNIT_MAX);
+        payload.put(&[3]);
+        let attempt = Attempt { target: "a/m", units, ttft_us: Some(2), ..Attempt::default() };
+        let want = Settle {
+            time_unix_ms: 9,
+            status: 200,
+            state: State::Settled,
+            flags: Flags::STREAM,
+            target: "a/m",
+            upstream_request_id: "up",
+            units,
+            ttft_us: Some(2),
+            total_us: 3,
+            overhead_us: 4,
+            attempts: List::Owned(vec![attempt]),
+            ..Settle::new(RequestId::from_u128(7))
+        };
+        assert_eq!(decode(&framed_by_hand(&payload)).map(|(it, _)| it), Ok(Record::Settle(want)));
+    }
+
+    fn framed_by_hand(payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u32(payload.len() as u32);
+        out.put_u32(crc32fast::hash(payload));
+        out.put(payload);
+        out.resize(align(out.len()), 0);
+        out
+    }
+
+    #[test]
+    fn a_checked_frame_is_read_without_its_lists() {
+        let candidates = [Candidate { target: "a/m", score: 1.0 }];
+        let open = Open {
+            model: "m",
+            candidates: List::Borrowed(&candidates),
+            ..Open::new(RequestId::new(5, 5))
+        };
+        let bytes = whole(&Record::Open(open.clone()));
+        assert_eq!(open_of(&bytes), Some(Open { candidates: List::EMPTY, ..open }));
+        assert_eq!(settle_of(&bytes, |_| ()), None);
+        let attempts = [Attempt { target: "a/m", cost_pico: 3, ..Attempt::default() }];
+        let settle =
+            Settle { attempts: List::Borrowed(&attempts), ..Settle::new(RequestId::new(5, 5)) };
+        let bytes = whole(&Record::Settle(settle.clone()));
+        let mut seen = Vec::new();
+        let read = settle_of(&bytes, |attempt| seen.push(attempt));
+        assert_eq!(read, Some(Settle { attempts: List::EMPTY, ..settle }));
+        assert_eq!((seen.as_slice(), open_of(&bytes)), (attempts.as_slice(), None));
     }
 
     #[test]
@@ -367,6 +530,8 @@ pub(super) mod tests {
             error: Some(Kind::Internal),
             units: largest_units(),
             ttft_us: Some(u64::MAX),
+            cost_pico: u128::MAX,
+            price_version: u64::MAX,
         };
         let attempts = [attempt; ATTEMPTS_MAX + 3];
         for room in [Room::new(0, 0), Room::new(3, 40), Room::LARGEST] {
@@ -379,7 +544,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_newer_record_is_told_from_a_damaged_one() {
-        let mut bytes = framed(&Record::Settle(settle(&[], "t")));
+        let mut bytes = whole(&Record::Settle(settle(&[], "t")));
         bytes[8] = VERSION + 1;
         assert_eq!(decode(&bytes), Err(Stop::Bad), "the checksum comes first");
         let length = u32::from_le_bytes(bytes[..4].try_into().expect("four")) as usize;

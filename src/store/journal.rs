@@ -1,9 +1,8 @@
 //! Opening and closing of the journal.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,12 +14,16 @@ use super::replay::{self, Report, io_error};
 use super::shared::{Lane, Shared, Stats};
 use super::writer::{JournalFull, Writer};
 use super::{Store, StoreError};
+use crate::clock;
 
 /// A lane uses one segment and has one prepared; a third is on its way to the store.
 const SEGMENTS_PER_WORKER_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
 const SEGMENT_BYTES_MAX: usize = 8 << 20;
 const PAGE_BYTES: usize = 4096;
+
+/// How long single records are kept, unless told otherwise.
+pub const RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// When records are brought to the disk. The end of the process loses nothing either way; this is
 /// about the loss of power.
@@ -57,6 +60,8 @@ pub struct Settings {
     /// All segments together.
     pub bound_bytes: usize,
     pub fsync: Fsync,
+    /// How long the store keeps single records. Their sums stay.
+    pub retention: Duration,
 }
 
 impl Settings {
@@ -65,7 +70,8 @@ impl Settings {
         let quarter = bound_bytes / (4 * workers.max(1));
         let segment_bytes =
             (quarter / PAGE_BYTES * PAGE_BYTES).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        Settings { dir, workers, segment_bytes, bound_bytes, fsync }
+        let retention = RETENTION_DEFAULT;
+        Settings { dir, workers, segment_bytes, bound_bytes, fsync, retention }
     }
 
     /// The smallest bound that these workers and segments can do with.
@@ -119,6 +125,7 @@ impl Journal {
             })?);
             (report, next_id) = replay::replay(dir, &*store)?;
         }
+        store.note_complete(clock::unix_ms());
         let shared = Arc::new(share(settings, store, next_id, taken_lock));
         for lane in 0..settings.workers {
             for _ in 0..SEGMENTS_PER_WORKER_MIN - 1 {
@@ -163,6 +170,13 @@ impl Journal {
     /// The store that the records go to.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+
+    /// All records of requests that were opened or had ended before this time are in the store.
+    pub fn complete_until_unix_ms(&self) -> u64 {
+        // Read first: what is written after that is younger.
+        let now = clock::unix_ms();
+        if self.shared.is_pending() { self.store().complete_until_unix_ms() } else { now }
     }
 
     /// The journal in figures.
@@ -231,6 +245,8 @@ fn share(settings: &Settings, store: Arc<dyn Store>, next_id: u64, lock: Option<
         next_id: AtomicU64::new(next_id),
         segment_count: AtomicUsize::new(0),
         keeper_idle: AtomicBool::new(false),
+        flusher_idle: AtomicBool::new(false),
+        clean_at_ms: AtomicU64::new(clock::ms_since_start(clock::instant())),
         keeper: OnceLock::new(),
         flusher: OnceLock::new(),
         stopping: AtomicBool::new(false),
@@ -238,6 +254,8 @@ fn share(settings: &Settings, store: Arc<dyn Store>, next_id: u64, lock: Option<
         refused: AtomicU64::new(0),
         lost_settles: AtomicU64::new(0),
         commit_failures: AtomicU64::new(0),
+        commit_error: Mutex::new(None),
+        retention: settings.retention,
         _lock: lock,
     }
 }

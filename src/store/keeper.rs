@@ -24,6 +24,7 @@ pub(super) fn run(shared: &Shared) {
         }
         let stopping = shared.is_stopping();
         if is_dirty(shared) {
+            shared.rouse_flusher();
             let at = *sync_at.get_or_insert(now + shared.fsync.interval());
             if now >= at || stopping {
                 sync(shared);

@@ -1,49 +1,63 @@
 //! # store: what must not be lost
 //!
 //! In: an [`Open`] when a request is let in and a [`Settle`] when it has ended, from the worker that
-//! serves it. Out: sums per key, model and target that are exact after any end of the process.
+//! serves it. Out: these records, and sums of them by all that they are about, exact after any end
+//! of the process.
 //!
 //! A [`Writer`] copies records into its worker's own segment of the [`Journal`]: no lock, no system
 //! call, no allocation. One thread (`keeper`) brings them to the disk and prepares segments ahead;
-//! another (`flush`) moves full segments into a [`Store`] and removes them after the commit. At the
-//! start (`replay`) whatever a former process left is taken in.
+//! another (`flush`) moves what is written into a [`Store`] every second, and removes full segments
+//! after the commit. At the start (`replay`) whatever a former process left is taken in. The store
+//! is a [`Database`] (`usage/`); `query.rs` has what it can be asked, `conformance.rs` what any
+//! other would have to do as well.
 //!
-//! This room must not know HTTP, prices, limits or who asks for the sums. Start with `journal.rs`;
-//! the format is in `frame.rs`.
+//! This room must not know HTTP, limits, how a price is made or who asks for the sums. Start with
+//! `journal.rs`; the format is in `frame.rs`.
 
-mod books;
 mod codec;
 mod flush;
 mod frame;
 mod journal;
 mod keeper;
 mod lock;
+pub mod objects;
+mod query;
 mod record;
 mod replay;
 mod segment;
 mod shared;
 pub mod sqlite;
-mod totals;
+mod sums;
 mod units;
+mod usage;
 mod writer;
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use books::{OTHER, ROWS_MAX, RowKey, RowName, Sums};
 pub use frame::{Room, VERSION};
-pub use journal::{Fsync, Journal, OpenError, Settings};
+pub use journal::{Fsync, Journal, OpenError, RETENTION_DEFAULT, Settings};
+pub use query::{
+    Cursor, DAY_MS, Filter, Grain, GroupBy, HOUR_MS, OwnedRecord, RecordQuery, SCAN_MAX, Spent,
+    SpentQuery, StatusFilter, StoredRecord, TAG_SEPARATOR, TAGS_MAX, UsageKey, UsageQuery,
+    UsageRow,
+};
 pub use record::{
-    ATTEMPTS_MAX, Attempt, CANDIDATES_MAX, Candidate, Flags, List, Open, Record, Settle, State,
+    ATTEMPTS_MAX, Attempt, CANDIDATES_MAX, Candidate, Flags, List, NO_CURRENCY, Open, Record,
+    Settle, State,
 };
 pub use replay::Report;
 pub use shared::Stats;
-pub use totals::Totals;
+pub use sums::{OTHER, RowKey, RowName, Sums};
 pub use units::Units;
+pub use usage::{Database, LABEL_ROWS_PER_DAY_MAX, MODELS_PER_KEY_MAX};
 pub use writer::{JournalFull, Mark, Slot, SyncFailed, Writer};
 
 use crate::ident::RequestId;
@@ -68,6 +82,59 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many settled requests came without their opening: it stood in a damaged part.
     fn orphans(&self) -> Result<u64, StoreError>;
+
+    /// Visits the sums of one grain whose spans begin in `from_unix_ms..to_unix_ms`. Each row is
+    /// visited once, with the start of its span. `each` must not ask the store.
+    fn visit(
+        &self,
+        grain: Grain,
+        from_unix_ms: u64,
+        to_unix_ms: u64,
+        each: &mut dyn FnMut(&UsageKey<'_>, u64, &Sums),
+    ) -> Result<(), StoreError>;
+
+    /// Sums over a time, in groups, in the order of their values. Exact to the millisecond as long
+    /// as the records are kept; what is older goes by whole hours, those that begin within the time.
+    fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, StoreError>;
+
+    /// What was spent between the edges, for each account, project, user, key and model; `each` may
+    /// be called several times for one of them and one span, and adds up. Where records are no
+    /// longer kept an hour counts for the last span that it touches. `each` must not ask the store.
+    fn spent(
+        &self,
+        query: &SpentQuery,
+        each: &mut dyn FnMut(&UsageKey<'_>, &Spent),
+    ) -> Result<(), StoreError>;
+
+    /// Gives records until `each` breaks, which ends the call after that record, or until
+    /// [`SCAN_MAX`] were looked at. The cursor says where to go on; `None`: there are no more.
+    /// `each` must not ask the store.
+    fn records(
+        &self,
+        query: &RecordQuery,
+        each: &mut dyn FnMut(&StoredRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Cursor>, StoreError>;
+
+    /// One record, if it is still kept.
+    fn record(&self, id: RequestId) -> Result<Option<OwnedRecord>, StoreError>;
+
+    /// Told after each pass that left nothing behind: all that was written to the journal before
+    /// this time is taken in.
+    fn note_complete(&self, until_unix_ms: u64);
+
+    /// The last of those times; 0 before the first.
+    fn complete_until_unix_ms(&self) -> u64;
+
+    /// Remembers the price that records name by this version. The same version is never another
+    /// price, so a second time changes nothing.
+    fn keep_price(&self, version: u64, json: &str) -> Result<(), StoreError>;
+
+    /// A price that was remembered.
+    fn price(&self, version: u64) -> Result<Option<String>, StoreError>;
+
+    /// Forgets the records of requests opened before this time, in whole blocks: some may stay for
+    /// a while. Sums stay. Gives how many were forgotten.
+    fn trim(&self, before_unix_ms: u64) -> Result<u64, StoreError>;
 }
 
 /// A kind of store: what the shared tests run over, and what a setting can name.
@@ -79,8 +146,8 @@ pub struct StoreKind {
 
 /// All kinds of store. One file and one line here add another.
 pub const STORES: &[StoreKind] = &[
-    StoreKind { name: "memory", open: |_| Ok(Arc::new(Totals::in_memory())) },
-    StoreKind { name: "file", open: |dir| Ok(Arc::new(Totals::open(&dir.join("totals"))?)) },
+    StoreKind { name: "memory", open: |_| Ok(Arc::new(Database::in_memory()?)) },
+    StoreKind { name: "sqlite", open: |dir| Ok(Arc::new(Database::open(&dir.join("usage.db"))?)) },
 ];
 
 /// How far each segment has been taken in.
@@ -167,6 +234,9 @@ pub enum StoreError {
         "{path} is damaged ({what}); restore it from a backup, or move it away to start from zero"
     )]
     Damaged { path: String, what: &'static str },
+    /// The question is too large to be answered.
+    #[error("{what}; ask for a shorter time, or for fewer groups")]
+    TooMuch { what: &'static str },
     /// Written by a later version of this program.
     #[error("{path} was written by a newer version (format {version}); start that version again")]
     Newer { path: String, version: u16 },

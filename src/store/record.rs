@@ -10,6 +10,9 @@ pub const CANDIDATES_MAX: usize = 16;
 /// How many attempts a [`Settle`] can keep.
 pub const ATTEMPTS_MAX: usize = 8;
 
+/// Stands where no currency is known: ISO 4217's own code for that.
+pub const NO_CURRENCY: [u8; 3] = *b"XXX";
+
 /// A list that is borrowed when it is written and owned when it was read. (A `Cow` would do, but
 /// it would tie the records to one lifetime exactly.)
 #[derive(Clone, Debug)]
@@ -60,12 +63,20 @@ pub struct Open<'a> {
     pub user: &'a str,
     /// The caller's own customer.
     pub end_user: &'a str,
+    /// The labels of the request, joined by commas.
+    pub tags: &'a str,
+    /// The caller's address, at most 64 bytes.
+    pub client: &'a str,
     pub endpoint: &'a str,
     /// The model that was asked for.
     pub model: &'a str,
+    /// A stream of events is asked for.
+    pub is_stream: bool,
+    /// What the account pays in: all amounts of the request are in it.
+    pub currency: [u8; 3],
     pub reserved_tokens: u64,
     /// In 10^-12 of the account's currency.
-    pub reserved_cost_pico: u64,
+    pub reserved_cost_pico: u128,
     /// At most [`CANDIDATES_MAX`] are kept.
     pub candidates: List<'a, Candidate<'a>>,
 }
@@ -81,8 +92,12 @@ impl Open<'_> {
             project: "",
             user: "",
             end_user: "",
+            tags: "",
+            client: "",
             endpoint: "",
             model: "",
+            is_stream: false,
+            currency: NO_CURRENCY,
             reserved_tokens: 0,
             reserved_cost_pico: 0,
             candidates: List::EMPTY,
@@ -125,6 +140,12 @@ impl Flags {
     pub const CLIENT_GONE: Flags = Flags(1);
     /// The answer was a stream of events.
     pub const STREAM: Flags = Flags(2);
+    /// There was no price: cost and charge are zero for want of one.
+    pub const UNPRICED: Flags = Flags(4);
+    /// More was used than a limit had room for, and the limit lets requests finish.
+    pub const OVERRUN: Flags = Flags(8);
+    /// The request waited for room in a limit.
+    pub const WAITED: Flags = Flags(16);
 
     /// Whether `flag` is among them.
     pub fn has(self, flag: Flags) -> bool {
@@ -148,6 +169,10 @@ pub struct Attempt<'a> {
     pub units: Units,
     /// From sending to first content.
     pub ttft_us: Option<u64>,
+    /// What the upstream asks for it, in 10^-12 of the account's currency.
+    pub cost_pico: u128,
+    /// The version of the price that `cost_pico` was computed by; 0 if there was none.
+    pub price_version: u64,
 }
 
 /// Written when a request has ended, however it ended.
@@ -168,6 +193,14 @@ pub struct Settle<'a> {
     pub upstream_request_id: &'a str,
     /// What the caller is charged for: the winner's units.
     pub units: Units,
+    /// What all attempts cost, in 10^-12 of the account's currency.
+    pub cost_pico: u128,
+    /// What the account pays, in 10^-12 of its currency.
+    pub charge_pico: u128,
+    /// The version of the price that `charge_pico` was computed by; 0 if there was none.
+    pub price_version: u64,
+    /// What one unit of the price's currency is in the account's, times 10^12; 0 if no price.
+    pub fx_rate_pico: u128,
     pub ttft_us: Option<u64>,
     pub total_us: u64,
     /// What the gateway itself added, queue wait included.
@@ -190,6 +223,10 @@ impl Settle<'_> {
             model_served: "",
             upstream_request_id: "",
             units: Units::default(),
+            cost_pico: 0,
+            charge_pico: 0,
+            price_version: 0,
+            fx_rate_pico: 0,
             ttft_us: None,
             total_us: 0,
             overhead_us: 0,

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Store;
 use super::journal::Fsync;
 use super::lock::Lock;
 use super::segment::Segment;
+use super::{Store, StoreError};
+use crate::clock;
 
 /// One worker's part of the journal.
 #[derive(Default)]
@@ -69,6 +71,10 @@ pub(super) struct Shared {
     /// The keeper has nothing to do and waits for an append. Guards the wake-up: without it every
     /// append would be a system call.
     pub(super) keeper_idle: AtomicBool,
+    /// The flusher has nothing to do and waits for an append, of which the keeper tells it.
+    pub(super) flusher_idle: AtomicBool,
+    /// Everything that was written before this moment is in the store.
+    pub(super) clean_at_ms: AtomicU64,
     pub(super) keeper: OnceLock<Thread>,
     pub(super) flusher: OnceLock<Thread>,
     pub(super) stopping: AtomicBool,
@@ -77,6 +83,10 @@ pub(super) struct Shared {
     pub(super) refused: AtomicU64,
     pub(super) lost_settles: AtomicU64,
     pub(super) commit_failures: AtomicU64,
+    /// Why the last commit failed; `None` once one did not.
+    pub(super) commit_error: Mutex<Option<Arc<str>>>,
+    /// How long the store keeps single records.
+    pub(super) retention: Duration,
     /// Held until the last writer is gone, not only until the journal is closed.
     pub(super) _lock: Option<Lock>,
 }
@@ -106,38 +116,77 @@ impl Shared {
         }
     }
 
+    /// Tells a flusher that has nothing to do of what was written. The fence pairs with the one in
+    /// `flush::wait`: either the flusher sees the record before it parks, or we see that it is idle.
+    pub(super) fn rouse_flusher(&self) {
+        fence(Ordering::SeqCst);
+        if self.flusher_idle.load(Ordering::Relaxed)
+            && self.flusher_idle.swap(false, Ordering::Relaxed)
+        {
+            self.note_clean(clock::instant());
+            self.wake_flusher();
+        }
+    }
+
+    /// Everything that was written before `at` is in the store.
+    pub(super) fn note_clean(&self, at: Instant) {
+        self.clean_at_ms.store(clock::ms_since_start(at), Ordering::Relaxed);
+    }
+
+    /// Whether something is written that the store does not have.
+    pub(super) fn is_pending(&self) -> bool {
+        let is_pending =
+            |segment: &Arc<Segment>| segment.written() > segment.covered.load(Ordering::Relaxed);
+        self.lanes.iter().any(|lane| lane.live().iter().any(is_pending))
+    }
+
+    /// Whether a segment is full that the store does not have: its room is needed.
+    pub(super) fn is_sealed_pending(&self) -> bool {
+        let is_pending = |segment: &Arc<Segment>| {
+            segment.is_sealed() && segment.written() > segment.covered.load(Ordering::Relaxed)
+        };
+        self.lanes.iter().any(|lane| lane.live().iter().any(is_pending))
+    }
+
+    pub(super) fn note_commit(&self, failure: Option<&StoreError>) {
+        if failure.is_some() {
+            self.commit_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let text = failure.map(|error| error.to_string().into());
+        *self.commit_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     pub(super) fn stats(&self) -> Stats {
         let mut pending_bytes = 0;
-        let mut flush_lag_segments = 0;
         for lane in &self.lanes {
             for segment in lane.live().iter() {
-                let sealed = segment.is_sealed();
-                let open_bytes =
-                    segment.written().saturating_sub(segment.covered.load(Ordering::Relaxed));
-                pending_bytes += open_bytes as u64;
-                flush_lag_segments += u64::from(sealed && open_bytes > 0);
+                let covered = segment.covered.load(Ordering::Relaxed);
+                pending_bytes += segment.written().saturating_sub(covered) as u64;
             }
         }
+        let clean_at_ms = self.clean_at_ms.load(Ordering::Relaxed);
+        let lag_ms = clock::ms_since_start(clock::instant()).saturating_sub(clean_at_ms);
         Stats {
             pending_bytes,
             allocated_bytes: (self.segment_count.load(Ordering::Relaxed) * self.segment_bytes)
                 as u64,
             bound_bytes: self.bound_bytes as u64,
-            flush_lag_segments,
+            flush_lag_ms: if pending_bytes > 0 { lag_ms } else { 0 },
             refused: self.refused.load(Ordering::Relaxed),
             lost_settles: self.lost_settles.load(Ordering::Relaxed),
             commit_failures: self.commit_failures.load(Ordering::Relaxed),
+            commit_error: self.commit_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             is_sync_failed: self.sync_failed.load(Ordering::Relaxed),
         }
     }
 }
 
 /// The journal in figures.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Stats {
     /// Written and not yet in the store.
     pub pending_bytes: u64,
@@ -145,14 +194,16 @@ pub struct Stats {
     pub allocated_bytes: u64,
     /// The most that may be allocated.
     pub bound_bytes: u64,
-    /// Full segments that the store has not taken in.
-    pub flush_lag_segments: u64,
+    /// The age of the oldest record that the store has not taken in, at most.
+    pub flush_lag_ms: u64,
     /// Requests turned away for want of room or of a working disk.
     pub refused: u64,
     /// Records that found no room although it had been taken: always 0, or the program is wrong.
     pub lost_settles: u64,
     /// Commits that the store refused.
     pub commit_failures: u64,
+    /// Why the last commit failed; `None` if it did not.
+    pub commit_error: Option<Arc<str>>,
     /// The disk refused a sync: no request is let in any more.
     pub is_sync_failed: bool,
 }

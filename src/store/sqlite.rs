@@ -1,6 +1,7 @@
 //! Opening the SQLite database, for both of its parts: usage, and the objects with their audit log.
 //! Each part keeps a connection of its own; write-ahead logging lets one write while others read.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -80,8 +81,17 @@ pub(super) fn fault(path: &str, cause: rusqlite::Error) -> StoreError {
     let what = match cause.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "it is no database",
         Some(ErrorCode::DatabaseCorrupt) => "its pages contradict each other",
-        _ => {
-            let cause = std::io::Error::other(cause);
+        code => {
+            let kind = match code {
+                Some(ErrorCode::DiskFull) => ErrorKind::StorageFull,
+                Some(ErrorCode::ReadOnly) => ErrorKind::ReadOnlyFilesystem,
+                Some(ErrorCode::PermissionDenied) => ErrorKind::PermissionDenied,
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                    ErrorKind::ResourceBusy
+                }
+                _ => ErrorKind::Other,
+            };
+            let cause = std::io::Error::new(kind, cause);
             return StoreError::Io { path: path.to_owned(), cause };
         }
     };

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::frame::tests::framed;
+use super::frame::whole;
 use super::replay::{Tail, replay, walk};
 use super::*;
 
@@ -25,7 +25,12 @@ fn settings(dir: &Path) -> Settings {
         segment_bytes: 64 << 10,
         bound_bytes: 8 * (64 << 10),
         fsync: Fsync::Every(Duration::from_millis(1)),
+        retention: RETENTION_DEFAULT,
     }
+}
+
+fn in_memory_store() -> Arc<Database> {
+    Arc::new(Database::in_memory().expect("memory"))
 }
 
 fn in_memory() -> Settings {
@@ -87,6 +92,9 @@ fn a_sudden_end_loses_and_doubles_nothing_in_any_store() {
     for kind in STORES {
         let dir = tempfile::tempdir().expect("a directory");
         let store = (kind.open)(dir.path()).expect("a store");
+        // All of it is in the journal when the end comes, and nothing in the store.
+        let (tried, _tries) = mpsc::sync_channel(0);
+        let store = Arc::new(Flaky { inner: store, fails: true.into(), tried });
         let (journal, report) = Journal::open(&settings(dir.path()), store).expect("opened");
         assert!(report.is_empty());
         let writer = journal.writer(0).expect("a writer");
@@ -110,7 +118,7 @@ fn a_sudden_end_loses_and_doubles_nothing_in_any_store() {
 fn a_clean_end_leaves_no_segment() {
     let dir = tempfile::tempdir().expect("a directory");
     let open = || {
-        let store = Totals::open(&dir.path().join("totals")).expect("a store");
+        let store = Database::open(&dir.path().join("usage.db")).expect("a store");
         Journal::open(&settings(dir.path()), Arc::new(store)).expect("opened")
     };
     let (journal, _) = open();
@@ -130,7 +138,7 @@ fn a_clean_end_leaves_no_segment() {
 #[test]
 fn a_second_process_is_told_who_has_the_journal() {
     let dir = tempfile::tempdir().expect("a directory");
-    let open = || Journal::open(&settings(dir.path()), Arc::new(Totals::in_memory()));
+    let open = || Journal::open(&settings(dir.path()), in_memory_store());
     let (first, _) = open().expect("opened");
     let error = open().err().expect("refused").to_string();
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
@@ -142,15 +150,14 @@ fn a_second_process_is_told_who_has_the_journal() {
 #[test]
 fn a_journal_that_is_too_small_says_what_it_needs() {
     let settings = Settings { workers: 5, ..in_memory() };
-    let error = Journal::open(&settings, Arc::new(Totals::in_memory())).err().expect("refused");
+    let error = Journal::open(&settings, in_memory_store()).err().expect("refused");
     assert!(error.to_string().contains(&settings.bound_bytes_min().to_string()), "{error}");
 }
 
 /// One small segment as it is on the disk, and the offsets after its records.
 fn sample() -> (String, Vec<u8>, Vec<usize>) {
     let dir = tempfile::tempdir().expect("a directory");
-    let (journal, _) =
-        Journal::open(&settings(dir.path()), Arc::new(Totals::in_memory())).expect("opened");
+    let (journal, _) = Journal::open(&settings(dir.path()), in_memory_store()).expect("opened");
     let writer = journal.writer(0).expect("a writer");
     for n in 1..=3 {
         serve(&writer, n).expect("room");
@@ -172,11 +179,11 @@ fn frame_bytes(bytes: &[u8], at: usize) -> usize {
 fn replayed(name: &str, bytes: &[u8]) -> Report {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join(name), bytes).expect("written");
-    replay(dir.path(), &Totals::in_memory()).expect("starts").0
+    replay(dir.path(), &*in_memory_store()).expect("starts").0
 }
 
 #[test]
-fn a_segment_cut_at_any_byte_keeps_what_is_before() {
+fn case_41_a_segment_cut_at_any_byte_keeps_what_is_before() {
     let (name, bytes, ends) = sample();
     for len in 0..=ends[6] {
         let report = replayed(&name, &bytes[..len]);
@@ -189,7 +196,7 @@ fn a_segment_cut_at_any_byte_keeps_what_is_before() {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_is_cut_off_and_reported() {
+fn case_41_a_flipped_bit_anywhere_is_cut_off_and_reported() {
     let (name, bytes, ends) = sample();
     for at in segment::HEADER_BYTES..ends[6] {
         let before = ends[1..].iter().filter(|&&end| end <= at).count();
@@ -208,15 +215,17 @@ fn a_flipped_bit_anywhere_is_cut_off_and_reported() {
             flipped[at] ^= 0x80;
             let report = replayed(&name, &flipped);
             assert_eq!((report.records, report.torn_segments), (before, 1), "byte {at}");
+            let said = format!("cut {} bytes of torn ends in 1 segments", report.torn_bytes);
+            assert!(report.torn_bytes > 0 && report.to_string().contains(&said), "{report}");
         }
     }
 }
 
 #[test]
-fn damage_in_the_middle_is_set_aside_and_kept() {
+fn case_41_damage_in_the_middle_is_set_aside_and_kept() {
     let dir = tempfile::tempdir().expect("a directory");
     let (name, mut bytes, ends) = sample();
-    let filler = framed(&Record::Open(opening(99)));
+    let filler = whole(&Record::Open(opening(99)));
     let mut at = ends[6];
     while at < 3 * 8192 {
         bytes[at..at + filler.len()].copy_from_slice(&filler);
@@ -224,10 +233,10 @@ fn damage_in_the_middle_is_set_aside_and_kept() {
     }
     bytes[ends[2] + 20] ^= 1;
     std::fs::write(dir.path().join(&name), &bytes).expect("written");
-    let (report, next) = replay(dir.path(), &Totals::in_memory()).expect("starts");
+    let (report, next) = replay(dir.path(), &*in_memory_store()).expect("starts");
     assert_eq!((report.records, report.damaged_segments), (2, 1));
     let lost_bytes = at - ends[2];
-    assert!(report.damaged_bytes > lost_bytes - 4 && report.damaged_bytes <= lost_bytes);
+    assert!(report.damaged_bytes > lost_bytes - 8 && report.damaged_bytes <= lost_bytes);
     let kept = dir.path().join(name.replace(".segment", ".damaged"));
     assert_eq!(std::fs::read(kept).expect("kept"), bytes);
     assert!(next > 1, "its number is not used again");
@@ -244,14 +253,14 @@ fn records_of_a_newer_version_stop_the_start_and_stay() {
     bytes[frame + 4..frame + 8].copy_from_slice(&crc.to_le_bytes());
     let path = dir.path().join(name);
     std::fs::write(&path, &bytes).expect("written");
-    let error = replay(dir.path(), &Totals::in_memory()).expect_err("refused").to_string();
-    assert!(error.contains("newer version (2)"), "{error}");
+    let error = replay(dir.path(), &*in_memory_store()).expect_err("refused").to_string();
+    assert!(error.contains("newer version (3)"), "{error}");
     assert_eq!(std::fs::read(&path).expect("still there"), bytes);
 }
 
 /// A store that can be made to fail, and tells of each commit.
 struct Flaky {
-    inner: Totals,
+    inner: Arc<dyn Store>,
     fails: AtomicBool,
     tried: mpsc::SyncSender<bool>,
 }
@@ -267,7 +276,7 @@ impl Store for Flaky {
             self.inner.commit(batch)?;
         }
         let _ = self.tried.try_send(!fails);
-        let cause = std::io::Error::other("down");
+        let cause = std::io::Error::from_raw_os_error(libc::EIO);
         if fails { Err(StoreError::Io { path: "flaky".into(), cause }) } else { Ok(()) }
     }
 
@@ -282,6 +291,60 @@ impl Store for Flaky {
     fn orphans(&self) -> Result<u64, StoreError> {
         self.inner.orphans()
     }
+
+    fn visit(
+        &self,
+        grain: Grain,
+        from_unix_ms: u64,
+        to_unix_ms: u64,
+        each: &mut dyn FnMut(&UsageKey<'_>, u64, &Sums),
+    ) -> Result<(), StoreError> {
+        self.inner.visit(grain, from_unix_ms, to_unix_ms, each)
+    }
+
+    fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, StoreError> {
+        self.inner.usage(query)
+    }
+
+    fn spent(
+        &self,
+        query: &SpentQuery,
+        each: &mut dyn FnMut(&UsageKey<'_>, &Spent),
+    ) -> Result<(), StoreError> {
+        self.inner.spent(query, each)
+    }
+
+    fn records(
+        &self,
+        query: &RecordQuery,
+        each: &mut dyn FnMut(&StoredRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Cursor>, StoreError> {
+        self.inner.records(query, each)
+    }
+
+    fn record(&self, id: RequestId) -> Result<Option<OwnedRecord>, StoreError> {
+        self.inner.record(id)
+    }
+
+    fn note_complete(&self, until_unix_ms: u64) {
+        self.inner.note_complete(until_unix_ms);
+    }
+
+    fn complete_until_unix_ms(&self) -> u64 {
+        self.inner.complete_until_unix_ms()
+    }
+
+    fn keep_price(&self, version: u64, json: &str) -> Result<(), StoreError> {
+        self.inner.keep_price(version, json)
+    }
+
+    fn price(&self, version: u64) -> Result<Option<String>, StoreError> {
+        self.inner.price(version)
+    }
+
+    fn trim(&self, before_unix_ms: u64) -> Result<u64, StoreError> {
+        self.inner.trim(before_unix_ms)
+    }
 }
 
 /// Asks until it is so; gives up after a time that only a broken program needs.
@@ -294,9 +357,9 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_store_that_is_down_refuses_new_requests_at_the_bound_and_no_open_one() {
+fn case_40_a_store_that_fails_refuses_new_requests_at_the_bound_and_no_open_one() {
     let (tried, tries) = mpsc::sync_channel(1024);
-    let store = Arc::new(Flaky { inner: Totals::in_memory(), fails: true.into(), tried });
+    let store = Arc::new(Flaky { inner: in_memory_store(), fails: true.into(), tried });
     let (journal, _) = Journal::open(&in_memory(), store.clone()).expect("opened");
     let writer = journal.writer(0).expect("a writer");
     let mut slots = Vec::new();
@@ -322,13 +385,17 @@ fn a_store_that_is_down_refuses_new_requests_at_the_bound_and_no_open_one() {
         result.is_err()
     });
     assert_eq!(tries.recv(), Ok(false), "the store was asked and failed");
+    until("the failure is told", || journal.stats().commit_error.is_some());
+    let stats = journal.stats();
+    assert!(stats.commit_error.expect("told").contains("flaky: Input/output error"));
+    assert!(stats.commit_failures > 0 && stats.pending_bytes > 0);
 
     store.fails.store(false, Ordering::Release);
     while tries.recv() == Ok(false) {}
     until("there is room again", || serve(&writer, served + 1).is_ok());
     drop(writer);
     journal.close().expect("the store takes it");
-    let (settled, in_text, _) = sums(&store.inner);
+    let (settled, in_text, _) = sums(&*store.inner);
     assert_eq!((settled, in_text), (served + 1, (served + 1) * (served + 2) / 2));
 }
 
@@ -336,7 +403,7 @@ fn a_store_that_is_down_refuses_new_requests_at_the_bound_and_no_open_one() {
 fn with_fsync_always_an_answer_waits_for_the_disk_and_then_goes() {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = Settings { fsync: Fsync::Always, ..settings(dir.path()) };
-    let (journal, _) = Journal::open(&settings, Arc::new(Totals::in_memory())).expect("opened");
+    let (journal, _) = Journal::open(&settings, in_memory_store()).expect("opened");
     let writer = journal.writer(0).expect("a writer");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     for n in 1..=20 {
@@ -356,7 +423,7 @@ proptest! {
         steps in prop::collection::vec((0u8..5, 0usize..300, 0usize..9), 1..3000),
     ) {
         let (tried, _tries) = mpsc::sync_channel(0);
-        let store = Arc::new(Flaky { inner: Totals::in_memory(), fails: true.into(), tried });
+        let store = Arc::new(Flaky { inner: in_memory_store(), fails: true.into(), tried });
         let settings = Settings { bound_bytes: 3 * (64 << 10), ..in_memory() };
         let (journal, _) = Journal::open(&settings, store.clone()).expect("opened");
         let writer = journal.writer(0).expect("a writer");
@@ -400,12 +467,12 @@ const CHILD_DIR: &str = "FORETOKEN_TEST_JOURNAL";
 /// The child keeps this many requests open all the time.
 const CHILD_OPEN: u64 = 5;
 
-/// Not a test by itself: the process that `kill_9_...` kills. Settles requests in order, and says so
+/// Not a test by itself: the process that `case_34_...` kills. Settles requests in order, and says so
 /// after each.
 #[test]
 fn child_that_is_killed() {
     let Some(dir) = std::env::var_os(CHILD_DIR).map(PathBuf::from) else { return };
-    let store = Arc::new(Totals::open(&dir.join("totals")).expect("a store"));
+    let store = Arc::new(Database::open(&dir.join("usage.db")).expect("a store"));
     let (journal, _) = Journal::open(&settings(&dir), store.clone()).expect("opened");
     let writer = journal.writer(0).expect("a writer");
     let (settled, _, _) = sums(&*store);
@@ -427,7 +494,7 @@ fn child_that_is_killed() {
 }
 
 #[test]
-fn kill_9_at_any_time_loses_and_doubles_nothing() {
+fn case_34_kill_9_at_any_time_loses_and_doubles_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut rng = SmallRng::seed_from_u64(34);
     let child_test = module_path!().split_once("::").expect("in a crate").1.to_owned();
@@ -458,7 +525,7 @@ fn kill_9_at_any_time_loses_and_doubles_nothing() {
         }
         child.wait().expect("gone");
 
-        let store = Arc::new(Totals::open(&dir.path().join("totals")).expect("a store"));
+        let store = Arc::new(Database::open(&dir.path().join("usage.db")).expect("a store"));
         let (journal, report) = Journal::open(&settings(dir.path()), store).expect("opened");
         let (settled, in_text, all_unsettled) = sums(&**journal.store());
         assert!(

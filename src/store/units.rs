@@ -84,6 +84,15 @@ impl Units {
         *self = Units::from_values(sum);
     }
 
+    /// Takes away `other`, counter by counter.
+    pub(super) fn subtract(&mut self, other: &Units) {
+        let (mut sum, other) = (self.values(), other.values());
+        for (sum, less) in sum.iter_mut().zip(other) {
+            *sum = sum.saturating_sub(less);
+        }
+        *self = Units::from_values(sum);
+    }
+
     /// All input tokens, cached or not.
     pub fn input_total(&self) -> u64 {
         [
