@@ -28,9 +28,20 @@ impl Held {
         &self.entry.grant
     }
 
-    /// Whether the key was edited or removed since: what `block --now` asks of running streams.
+    /// Notes that the key is used.
+    pub fn note_used(&self, unix_ms: u64) {
+        self.entry.note_used(unix_ms);
+    }
+
+    /// Whether the key was edited or removed since.
     pub fn is_stale(&self) -> bool {
         self.entry.is_stale()
+    }
+
+    /// Whether what runs with this key must end at once: an operator has blocked it with `--now`. Edits
+    /// in between do not matter, nor which of the key's secrets was presented.
+    pub fn is_ended(&self) -> bool {
+        self.entry.is_ended()
     }
 }
 
@@ -51,16 +62,17 @@ impl GrantCache {
     }
 
     /// The grant of the presented key. What the ring held when the call began is what counts: a key that
-    /// was removed before is not found.
-    pub fn get(&mut self, keyring: &Keyring, presented: &[u8]) -> Option<Rc<Held>> {
+    /// was removed before is not found, nor is a secret that was rotated out and whose grace is over.
+    pub fn get(&mut self, keyring: &Keyring, presented: &[u8], unix_ms: u64) -> Option<Rc<Held>> {
         let digest = presented_digest(presented)?;
         if let Some(held) = self.held.get(&digest) {
-            if !held.is_stale() {
+            if !held.is_stale() && held.entry.is_valid_at(unix_ms) {
                 return Some(Rc::clone(held));
             }
             self.held.remove(&digest);
         }
-        let held = Rc::new(Held { entry: keyring.find(&digest)? });
+        let entry = keyring.find(&digest).filter(|entry| entry.is_valid_at(unix_ms))?;
+        let held = Rc::new(Held { entry });
         if self.order.len() >= CAPACITY
             && let Some(oldest) = self.order.pop_front()
         {
@@ -85,7 +97,9 @@ impl GrantCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::digest;
+    use crate::auth::{SecretDigest, digest};
+
+    const NOW: u64 = 1_000_000;
 
     fn key(secret: &str, name: &str) -> (Digest, Grant) {
         (digest(secret.as_bytes()), Grant::open(name.into(), "acme".into(), "web".into()))
@@ -96,9 +110,9 @@ mod tests {
         let ring = Keyring::new();
         ring.set_file_keys(vec![key("a", "one")]);
         let mut cache = GrantCache::new();
-        let first = cache.get(&ring, b"a").expect("known");
+        let first = cache.get(&ring, b"a", NOW).expect("known");
         let shared = Arc::strong_count(&first.entry);
-        let again = cache.get(&ring, b"a").expect("known");
+        let again = cache.get(&ring, b"a", NOW).expect("known");
         assert!(Rc::ptr_eq(&first, &again));
         assert_eq!(Arc::strong_count(&first.entry), shared);
         assert_eq!(again.grant().key_id.as_str(), "one");
@@ -109,19 +123,19 @@ mod tests {
         let ring = Keyring::new();
         let mut cache = GrantCache::new();
         ring.set_file_keys(vec![key("a", "one"), key("b", "two")]);
-        let running = cache.get(&ring, b"a").expect("known");
-        assert!(cache.get(&ring, b"b").is_some());
+        let running = cache.get(&ring, b"a", NOW).expect("known");
+        assert!(cache.get(&ring, b"b", NOW).is_some());
 
         ring.set_file_keys(vec![key("a", "edited")]);
-        assert_eq!(cache.get(&ring, b"a").expect("known").grant().key_id.as_str(), "edited");
-        assert!(cache.get(&ring, b"b").is_none());
+        assert_eq!(cache.get(&ring, b"a", NOW).expect("known").grant().key_id.as_str(), "edited");
+        assert!(cache.get(&ring, b"b", NOW).is_none());
         assert_eq!(cache.len(), 1);
         assert_eq!(running.grant().key_id.as_str(), "one", "a running request keeps its grant");
         assert!(running.is_stale());
 
         ring.set_file_keys(vec![key("b", "back")]);
-        assert!(cache.get(&ring, b"a").is_none());
-        assert_eq!(cache.get(&ring, b"b").expect("known").grant().key_id.as_str(), "back");
+        assert!(cache.get(&ring, b"a", NOW).is_none());
+        assert_eq!(cache.get(&ring, b"b", NOW).expect("known").grant().key_id.as_str(), "back");
     }
 
     #[test]
@@ -130,10 +144,10 @@ mod tests {
         let keys = (0..CAPACITY + 10).map(|n| key(&format!("k{n}"), &format!("key {n}")));
         ring.set_file_keys(keys.collect());
         let mut cache = GrantCache::new();
-        assert!(cache.get(&ring, b"wrong").is_none() && cache.is_empty());
+        assert!(cache.get(&ring, b"wrong", NOW).is_none() && cache.is_empty());
         for round in 0..2 {
             for n in 0..CAPACITY + 10 {
-                let held = cache.get(&ring, format!("k{n}").as_bytes()).expect("known");
+                let held = cache.get(&ring, format!("k{n}").as_bytes(), NOW).expect("known");
                 assert_eq!(held.grant().key_id.as_str(), format!("key {n}"), "round {round}");
             }
         }
@@ -146,9 +160,68 @@ mod tests {
         let mut cache = GrantCache::new();
         for n in 0..CAPACITY + 10 {
             ring.put(digest(b"a"), key("a", &format!("edit {n}")).1);
-            let held = cache.get(&ring, b"a").expect("known");
+            let held = cache.get(&ring, b"a", NOW).expect("known");
             assert_eq!(held.grant().key_id.as_str(), format!("edit {n}"));
         }
         assert!(cache.order.len() <= CAPACITY && cache.len() == 1);
+    }
+
+    #[test]
+    fn case_53_a_revoked_key_is_dead_for_every_worker_at_once() {
+        let ring = Keyring::new();
+        let mut workers = [GrantCache::new(), GrantCache::new()];
+        let (secret, grant) = key("a", "one");
+        ring.put(secret, grant.clone());
+        for cache in &mut workers {
+            assert!(cache.get(&ring, b"a", NOW).is_some());
+        }
+        ring.remove(&secret);
+        for cache in &mut workers {
+            assert!(cache.get(&ring, b"a", NOW).is_none());
+        }
+        ring.put(secret, Grant { blocked: true, ..grant });
+        for cache in &mut workers {
+            let held = cache.get(&ring, b"a", NOW).expect("known");
+            assert!(held.grant().usable_at(NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn a_secret_is_unknown_once_its_grace_is_over() {
+        let ring = Keyring::new();
+        let mut cache = GrantCache::new();
+        let (old, grant) = key("old", "one");
+        let secrets = [
+            SecretDigest { digest: old, valid_until_unix_ms: Some(NOW) },
+            SecretDigest { digest: digest(b"new"), valid_until_unix_ms: None },
+        ];
+        ring.set_key(&secrets, &[], &grant);
+        assert!(cache.get(&ring, b"old", NOW - 1).is_some());
+        assert!(cache.get(&ring, b"old", NOW).is_none(), "although the cache held it");
+        assert!(cache.get(&ring, b"old", NOW).is_none() && cache.is_empty());
+        assert!(cache.get(&ring, b"new", NOW).is_some());
+    }
+
+    #[test]
+    fn block_now_ends_whatever_runs_with_the_key() {
+        let ring = Keyring::new();
+        let mut cache = GrantCache::new();
+        let (old, grant) = key("old", "one");
+        let new = SecretDigest { digest: digest(b"new"), valid_until_unix_ms: None };
+        ring.put(old, grant.clone());
+        let before_the_edit = cache.get(&ring, b"old", NOW).expect("known");
+        ring.put(old, Grant { tags: ["edited".into()].into(), ..grant.clone() });
+        let before_the_rotation = cache.get(&ring, b"old", NOW).expect("known");
+        ring.set_key(&[new], &[old], &grant);
+        let last = cache.get(&ring, b"new", NOW).expect("known");
+        let running = [before_the_edit, before_the_rotation, last];
+        ring.put(new.digest, Grant { blocked: true, ..grant.clone() });
+        assert!(running.iter().all(|held| !held.is_ended()), "a mere block ends nothing");
+
+        assert!(ring.put_ending(new.digest, Grant { blocked: true, ..grant.clone() }));
+        assert!(running.iter().all(|held| held.is_ended()));
+        ring.put(new.digest, grant);
+        let later = cache.get(&ring, b"new", NOW).expect("known");
+        assert!(!later.is_ended(), "the end does not outlast the block");
     }
 }

@@ -1,14 +1,23 @@
 //! What one key may do, and for whom it pays.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::shared::Names;
 use crate::error::Kind;
-use crate::ident::{AccountId, KeyId, ProjectId, glob};
+use crate::ident::{AccountId, Alias, KeyId, ProjectId, glob};
+use crate::limits::LimitSet;
+
+/// Names that callers use, and the alias that each stands for.
+pub type Aliases = BTreeMap<Arc<str>, Alias>;
 
 /// What a key may do. Made when the key is defined, never changed afterwards: an edit makes a new one.
+/// There may be a million: whatever many keys have in common (owners, lists) is held once, see
+/// [`super::Shared`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
     /// Who is asking.
@@ -23,19 +32,25 @@ pub struct Grant {
     pub user: Option<Arc<str>>,
     /// Globs of the aliases that may be asked for. An empty list allows nothing: a forgotten field must
     /// not open everything, so whoever means "all" writes `*`.
-    pub models: Vec<String>,
+    pub models: Names,
     /// Globs of aliases that may not be asked for; they win over `models`.
-    pub deny_models: Vec<String>,
+    pub deny_models: Names,
+    /// Globs of the aliases that the project may ask for, whatever the key says. `None` allows all.
+    pub project_models: Option<Names>,
+    /// What the caller's names for models mean, where they are not aliases themselves.
+    pub aliases: Option<Arc<Aliases>>,
     /// Globs of the endpoints that may be called (`chat`, `embeddings`, …). Empty allows all.
-    pub endpoints: Vec<String>,
+    pub endpoints: Names,
     /// Where calls may come from. Empty allows every address.
-    pub cidrs: Vec<Cidr>,
+    pub cidrs: Arc<[Cidr]>,
     /// The wall-clock time from which the key is no longer good.
     pub expires_at_unix_ms: Option<u64>,
     /// Switched off by an operator.
     pub blocked: bool,
     /// Labels that every record of the key carries.
-    pub tags: Vec<Arc<str>>,
+    pub tags: Names,
+    /// What the key may use up; its owners have limits of their own.
+    pub limits: Option<Arc<LimitSet>>,
     /// Whatever the operator wants to keep with the key, as one JSON object; opaque here.
     pub metadata: Option<Arc<str>>,
 }
@@ -50,20 +65,31 @@ impl Grant {
             account,
             project,
             user: None,
-            models: vec!["*".to_owned()],
-            deny_models: Vec::new(),
-            endpoints: Vec::new(),
-            cidrs: Vec::new(),
+            models: Names::from(["*".into()]),
+            deny_models: Names::default(),
+            project_models: None,
+            aliases: None,
+            endpoints: Names::default(),
+            cidrs: Arc::default(),
             expires_at_unix_ms: None,
             blocked: false,
-            tags: Vec::new(),
+            tags: Names::default(),
+            limits: None,
             metadata: None,
         }
     }
 
     /// Whether the alias may be asked for. Names are case-sensitive, as in the routing table.
     pub fn allows_model(&self, alias: &str) -> bool {
-        matches_any(&self.models, alias) && !matches_any(&self.deny_models, alias)
+        matches_any(&self.models, alias)
+            && !matches_any(&self.deny_models, alias)
+            && self.project_models.as_ref().is_none_or(|globs| matches_any(globs, alias))
+    }
+
+    /// The alias that the caller's name for a model stands for with this key; `None` if it stands for
+    /// itself. It is the alias, not the name, that must be allowed.
+    pub fn alias_of(&self, name: &str) -> Option<&Alias> {
+        self.aliases.as_ref()?.get(name)
     }
 
     /// Whether the endpoint may be called.
@@ -84,12 +110,12 @@ impl Grant {
     }
 }
 
-fn matches_any(patterns: &[String], name: &str) -> bool {
+fn matches_any(patterns: &[Arc<str>], name: &str) -> bool {
     patterns.iter().any(|pattern| glob(pattern, name))
 }
 
 /// A range of addresses: `10.0.0.0/8`, `2001:db8::/32`, or one address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cidr {
     /// The first address of the range, IPv4 as IPv4-mapped IPv6.
     network: u128,
@@ -145,6 +171,19 @@ impl Cidr {
     }
 }
 
+impl fmt::Display for Cidr {
+    /// As [`Cidr::parse`] reads it; a mapped range as the IPv4 range that it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = Ipv6Addr::from(self.network);
+        match first.to_ipv4_mapped() {
+            Some(v4) if self.prefix_bits >= MAPPED_BITS => {
+                write!(f, "{v4}/{}", self.prefix_bits - MAPPED_BITS)
+            }
+            _ => write!(f, "{first}/{}", self.prefix_bits),
+        }
+    }
+}
+
 impl std::str::FromStr for Cidr {
     type Err = CidrError;
 
@@ -178,8 +217,8 @@ mod tests {
         Grant::open("key-1".into(), "acme".into(), "web".into())
     }
 
-    fn list(items: &[&str]) -> Vec<String> {
-        items.iter().map(|&item| item.to_owned()).collect()
+    fn list(items: &[&str]) -> Names {
+        items.iter().map(|&item| item.into()).collect()
     }
 
     #[test]
@@ -198,8 +237,28 @@ mod tests {
         ] {
             assert_eq!(grant.allows_model(model), want, "{model}");
         }
-        grant.models.clear();
+        grant.models = list(&[]);
         assert!(!grant.allows_model("gpt-4o"), "an empty list must not open everything");
+    }
+
+    #[test]
+    fn a_project_narrows_its_keys() {
+        let mut grant = grant();
+        grant.models = list(&["gpt-*"]);
+        grant.project_models = Some(list(&["*-mini"]));
+        assert!(grant.allows_model("gpt-4o-mini"));
+        assert!(!grant.allows_model("gpt-4o") && !grant.allows_model("o3-mini"));
+        grant.project_models = Some(list(&[]));
+        assert!(!grant.allows_model("gpt-4o-mini"));
+    }
+
+    #[test]
+    fn a_caller_s_name_may_stand_for_an_alias() {
+        let mut grant = grant();
+        assert_eq!(grant.alias_of("gpt-4"), None);
+        grant.aliases = Some(Arc::new([("gpt-4".into(), Alias::from("gpt-4o"))].into()));
+        assert_eq!(grant.alias_of("gpt-4"), Some(&Alias::from("gpt-4o")));
+        assert_eq!(grant.alias_of("gpt-4o"), None);
     }
 
     #[test]
@@ -251,6 +310,9 @@ mod tests {
         assert!(!v4.contains("2001:db8::1".parse().expect("v6")));
         assert!(Cidr::parse("::/0").expect("all").contains("2001:db8::1".parse().expect("v6")));
         assert!(Cidr::parse("::ffff:10.0.0.0/104") == Cidr::parse("10.0.0.0/8"));
+        for text in ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/33", "0.0.0.0/0", "::/0"] {
+            assert_eq!(Cidr::parse(text).expect(text).to_string(), text);
+        }
     }
 
     #[test]

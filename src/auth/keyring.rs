@@ -3,35 +3,66 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 
 use super::grant::Grant;
 use super::secret::{Digest, digest};
+use crate::ident::KeyId;
 
 /// The longest key that is looked at. Anything longer is unknown, and costs no hashing.
 pub const MAX_PRESENTED_BYTES: usize = 1024;
 
-/// One key in the ring. It never changes; an edit puts another in its place and marks this one stale.
+/// One secret of a key in the ring. It never changes; an edit puts another in its place and marks this
+/// one stale.
 #[derive(Debug)]
 pub struct Entry {
     /// What the key may do.
     pub grant: Grant,
+    /// From then on the secret is unknown: it was replaced by another, and its grace is over.
+    pub valid_until_unix_ms: Option<u64>,
+    /// Handed on from entry to entry while the key is edited and its secrets are replaced, so that
+    /// `block --now` also reaches requests that began before the last edit.
+    life: Arc<Life>,
     /// Set once the ring no longer holds this entry, so that copies in workers' caches are dropped.
     stale: AtomicBool,
 }
 
-impl Entry {
-    fn new(grant: Grant) -> Arc<Self> {
-        Arc::new(Entry { grant, stale: AtomicBool::new(false) })
-    }
+#[derive(Default, Debug)]
+struct Life {
+    ended: AtomicBool,
+    /// 0: never. Some seconds too old at most.
+    used_unix_ms: AtomicU64,
+}
 
+/// How exactly the last use of a key is known: workers that share a key do not fight over it.
+const USED_STEP_MS: u64 = 10_000;
+
+impl Entry {
     /// Whether the entry was replaced or removed. Acquire pairs with the Release of [`Entry::retire`]:
     /// who sees the mark also finds the ring's new content.
     pub fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
+    }
+
+    /// Whether requests that run with the key must end.
+    pub fn is_ended(&self) -> bool {
+        self.life.ended.load(Ordering::Acquire)
+    }
+
+    /// Notes that the key is used.
+    pub fn note_used(&self, unix_ms: u64) {
+        let used = &self.life.used_unix_ms;
+        if used.load(Ordering::Relaxed).abs_diff(unix_ms) >= USED_STEP_MS {
+            used.store(unix_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the secret is known at this time.
+    pub fn is_valid_at(&self, unix_ms: u64) -> bool {
+        self.valid_until_unix_ms.is_none_or(|end| unix_ms < end)
     }
 
     /// Called after the map was changed, never before: a worker that sees the mark looks into the map
@@ -39,6 +70,27 @@ impl Entry {
     /// still be served by the old grant, as if it had come a moment earlier.
     fn retire(&self) {
         self.stale.store(true, Ordering::Release);
+    }
+
+    /// After [`Entry::retire`], for the same reason: a request that sees no end here began with the new
+    /// entry, whose life is another.
+    fn end(&self) {
+        self.life.ended.store(true, Ordering::Release);
+    }
+}
+
+/// A secret under which a key is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SecretDigest {
+    /// Of all of it.
+    pub digest: Digest,
+    /// For a secret that was replaced: when its grace is over.
+    pub valid_until_unix_ms: Option<u64>,
+}
+
+impl From<Digest> for SecretDigest {
+    fn from(digest: Digest) -> Self {
+        SecretDigest { digest, valid_until_unix_ms: None }
     }
 }
 
@@ -57,15 +109,31 @@ pub struct Changes {
 #[derive(Default)]
 pub struct Keyring {
     entries: DashMap<Digest, Arc<Entry>, BuildHasherDefault<DigestHasher>>,
-    /// Which keys the configuration file defines: those are changed by a reload only. The lock also puts
-    /// edits in order; look-ups never take it.
-    from_file: Mutex<HashSet<Digest>>,
+    /// The lock also puts edits in order; look-ups never take it.
+    file: Mutex<File>,
+    /// Told after keys were ended, so that requests that wait for something else notice.
+    on_ended: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// What the configuration file defines: those keys are changed by a reload only.
+#[derive(Default)]
+struct File {
+    digests: HashSet<Digest>,
+    /// Keys that were put and have the secret of a key of the file. They come back when the file drops
+    /// it.
+    hidden: HashMap<Digest, (Grant, Option<u64>)>,
 }
 
 impl Keyring {
     /// An empty ring.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets what is called whenever a key was ended; only the first call counts. Must not call the
+    /// ring.
+    pub fn on_ended(&self, call: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_ended.set(Box::new(call));
     }
 
     /// The key with exactly these bytes. Whatever the bytes are, they are only hashed.
@@ -80,48 +148,117 @@ impl Keyring {
 
     /// Makes `keys` the set of keys that the configuration defines. Keys whose grant is the same keep
     /// their entry, so that workers' caches stay warm over a reload. When two have the same secret the
-    /// first counts (the configuration refuses such a file anyway).
+    /// first counts (the configuration refuses such a file anyway). A key that was put and has the secret
+    /// of one of these is hidden by it: see [`Keyring::hidden`].
     pub fn set_file_keys(&self, keys: Vec<(Digest, Grant)>) -> Changes {
-        let mut from_file = self.edits();
+        let mut file = self.edits();
         let mut wanted = HashMap::with_capacity(keys.len());
         for (digest, grant) in keys {
             wanted.entry(digest).or_insert(grant);
         }
         let digests: HashSet<Digest> = wanted.keys().copied().collect();
+        let before = std::mem::take(&mut file.digests);
         let mut changes = Changes::default();
-        for gone in from_file.difference(&digests) {
-            changes.removed += usize::from(self.take(gone));
+        for gone in before.difference(&digests) {
+            match file.hidden.remove(gone) {
+                Some((grant, valid_until_unix_ms)) => {
+                    self.set(SecretDigest { digest: *gone, valid_until_unix_ms }, grant, None);
+                    changes.replaced += 1;
+                }
+                None => changes.removed += usize::from(self.take(gone).is_some()),
+            }
         }
         for (digest, grant) in wanted {
             let known = self.find(&digest);
-            if known.as_ref().is_some_and(|entry| entry.grant == grant) {
+            if let Some(entry) = known.as_ref().filter(|_| !before.contains(&digest)) {
+                let (grant, until) = (entry.grant.clone(), entry.valid_until_unix_ms);
+                file.hidden.insert(digest, (grant, until));
+            } else if known.as_ref().is_some_and(|entry| entry.grant == grant) {
                 continue;
             }
-            self.set(digest, grant);
+            let life = known.as_ref().filter(|entry| entry.grant.key_id == grant.key_id);
+            self.set(digest.into(), grant, life.map(|entry| Arc::clone(&entry.life)));
             match known {
                 Some(_) => changes.replaced += 1,
                 None => changes.added += 1,
             }
         }
-        *from_file = digests;
+        file.digests = digests;
         changes
     }
 
-    /// Adds or replaces one key that the configuration does not define. `false` if it does: such a key is
-    /// managed by the file.
+    /// The keys that were put but cannot be used, because a key of the configuration has the same
+    /// secret.
+    pub fn hidden(&self) -> Vec<KeyId> {
+        self.edits().hidden.values().map(|(grant, _)| grant.key_id.clone()).collect()
+    }
+
+    /// Adds or replaces one key that the configuration does not define. `false` if it does: the key is
+    /// then hidden by that of the file.
     pub fn put(&self, digest: Digest, grant: Grant) -> bool {
-        let from_file = self.edits();
-        if from_file.contains(&digest) {
-            return false;
+        self.set_key(&[digest.into()], &[], &grant)
+    }
+
+    /// As [`Keyring::put`], and whatever runs with the key ends.
+    pub fn put_ending(&self, digest: Digest, grant: Grant) -> bool {
+        self.set_key_ending(&[digest.into()], &grant)
+    }
+
+    /// Makes `secrets` find the key and the secrets that are `gone` find nothing. `false` if the
+    /// configuration has a key with one of the secrets: that secret finds the key of the file.
+    pub fn set_key(&self, secrets: &[SecretDigest], gone: &[Digest], grant: &Grant) -> bool {
+        let mut file = self.edits();
+        let known = secrets.iter().map(|secret| &secret.digest).chain(gone);
+        let life = known.filter_map(|digest| self.find(digest)).find_map(|entry| {
+            (entry.grant.key_id == grant.key_id).then(|| Arc::clone(&entry.life))
+        });
+        for digest in gone {
+            file.hidden.remove(digest);
+            if !file.digests.contains(digest) {
+                self.take(digest);
+            }
         }
-        self.set(digest, grant);
-        true
+        self.set_all(&mut file, secrets, grant, &life.unwrap_or_default())
+    }
+
+    /// As [`Keyring::set_key`], and whatever runs with the key ends.
+    pub fn set_key_ending(&self, secrets: &[SecretDigest], grant: &Grant) -> bool {
+        let mut file = self.edits();
+        let before: Vec<_> =
+            secrets.iter().filter_map(|secret| self.find(&secret.digest)).collect();
+        let took_all = self.set_all(&mut file, secrets, grant, &Arc::default());
+        for entry in before.iter().filter(|entry| entry.grant.key_id == grant.key_id) {
+            entry.end();
+        }
+        drop(file);
+        if let Some(call) = self.on_ended.get() {
+            call();
+        }
+        took_all
     }
 
     /// Removes one key that the configuration does not define. `false` if there is no such key.
     pub fn remove(&self, digest: &Digest) -> bool {
-        let from_file = self.edits();
-        !from_file.contains(digest) && self.take(digest)
+        let mut file = self.edits();
+        file.hidden.remove(digest);
+        !file.digests.contains(digest) && self.take(digest).is_some()
+    }
+
+    /// Gives every key, in no order; one with two secrets twice. `each` must not change the ring.
+    pub fn each(&self, mut each: impl FnMut(&Grant)) {
+        for entry in &self.entries {
+            each(&entry.grant);
+        }
+    }
+
+    /// Gives the keys that were used since then, and when last. `each` must not change the ring.
+    pub fn each_used(&self, since_unix_ms: u64, mut each: impl FnMut(&KeyId, u64)) {
+        for entry in &self.entries {
+            let used = entry.life.used_unix_ms.load(Ordering::Relaxed);
+            if used > 0 && used >= since_unix_ms {
+                each(&entry.grant.key_id, used);
+            }
+        }
     }
 
     /// How many keys there are.
@@ -134,22 +271,46 @@ impl Keyring {
         self.entries.is_empty()
     }
 
-    fn edits(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
-        self.from_file.lock().unwrap_or_else(PoisonError::into_inner)
+    fn edits(&self) -> std::sync::MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, digest: Digest, grant: Grant) {
-        if let Some(old) = self.entries.insert(digest, Entry::new(grant)) {
+    fn set_all(
+        &self,
+        file: &mut File,
+        secrets: &[SecretDigest],
+        grant: &Grant,
+        life: &Arc<Life>,
+    ) -> bool {
+        let mut took_all = true;
+        for &secret in secrets {
+            if file.digests.contains(&secret.digest) {
+                let hidden = (grant.clone(), secret.valid_until_unix_ms);
+                file.hidden.insert(secret.digest, hidden);
+                took_all = false;
+            } else {
+                self.set(secret, grant.clone(), Some(Arc::clone(life)));
+            }
+        }
+        took_all
+    }
+
+    fn set(&self, secret: SecretDigest, grant: Grant, life: Option<Arc<Life>>) {
+        let entry = Entry {
+            grant,
+            valid_until_unix_ms: secret.valid_until_unix_ms,
+            life: life.unwrap_or_default(),
+            stale: AtomicBool::new(false),
+        };
+        if let Some(old) = self.entries.insert(secret.digest, Arc::new(entry)) {
             old.retire();
         }
     }
 
-    fn take(&self, digest: &Digest) -> bool {
-        let old = self.entries.remove(digest);
-        if let Some((_, entry)) = &old {
-            entry.retire();
-        }
-        old.is_some()
+    fn take(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        let (_, entry) = self.entries.remove(digest)?;
+        entry.retire();
+        Some(entry)
     }
 }
 
@@ -258,12 +419,48 @@ mod tests {
         assert_eq!(name(&ring, b"file").as_deref(), Some("file"));
 
         ring.set_file_keys(Vec::new());
-        assert_eq!(name(&ring, b"file"), None);
+        let hidden = name(&ring, b"file");
+        assert_eq!(hidden, None, "it was removed while it was hidden");
         let held = ring.lookup(b"stored").expect("a reload keeps keys that the file never defined");
         assert!(ring.put(stored, grant("edited")));
         assert!(held.is_stale());
         assert!(ring.remove(&stored) && !ring.remove(&stored));
         assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn a_key_with_the_secret_of_a_file_s_key_is_hidden_not_lost() {
+        let ring = Keyring::new();
+        ring.put(digest(b"a"), grant("stored"));
+        let held = ring.lookup(b"a").expect("known");
+        let changes = ring.set_file_keys(vec![key("a", "file")]);
+        assert_eq!(changes, Changes { replaced: 1, ..Changes::default() });
+        assert!(held.is_stale());
+        assert_eq!(name(&ring, b"a").as_deref(), Some("file"));
+        assert_eq!(ring.hidden(), [KeyId::from("stored")]);
+
+        assert!(!ring.put(digest(b"a"), grant("edited")));
+        ring.set_file_keys(vec![key("a", "file")]);
+        assert_eq!(name(&ring, b"a").as_deref(), Some("file"));
+        ring.set_file_keys(vec![key("b", "file")]);
+        assert_eq!(name(&ring, b"a").as_deref(), Some("edited"));
+        assert!(ring.hidden().is_empty());
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_secrets_and_no_other() {
+        let ring = Keyring::new();
+        let [one, two, three] = [b"1", b"2", b"3"].map(|secret| digest(secret));
+        assert!(ring.set_key(&[one.into()], &[], &grant("k")));
+        let old = SecretDigest { digest: one, valid_until_unix_ms: Some(500) };
+        ring.set_key(&[two.into(), old], &[], &grant("k"));
+        let first = ring.lookup(b"1").expect("in its grace");
+        assert!(first.is_valid_at(499) && !first.is_valid_at(500));
+        assert!(ring.lookup(b"2").expect("current").is_valid_at(u64::MAX));
+        let old = SecretDigest { digest: two, valid_until_unix_ms: Some(900) };
+        ring.set_key(&[three.into(), old], &[one], &grant("k"));
+        assert!(ring.lookup(b"1").is_none() && first.is_stale());
+        assert_eq!(ring.len(), 2);
     }
 
     #[test]

@@ -25,9 +25,17 @@ pub fn same(left: &Digest, right: &Digest) -> bool {
     left.ct_eq(right).into()
 }
 
+/// What every generated token of a principal begins with.
+pub const TOKEN_PREFIX: &str = "ft-admin-";
+
 /// A new key: `sk-ft-` and 43 characters of base64url from 256 random bits.
 pub fn generate(random: [u8; 32]) -> Secret {
     Secret::new(format!("{KEY_PREFIX}{}", base64url(&random)))
+}
+
+/// A new token for a principal: `ft-admin-` and as many random characters.
+pub fn generate_token(random: [u8; 32]) -> Secret {
+    Secret::new(format!("{TOKEN_PREFIX}{}", base64url(&random)))
 }
 
 /// A text that must not be seen by accident: `Debug` prints `***`, and there is no `Display`.
