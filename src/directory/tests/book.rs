@@ -1,0 +1,73 @@
+//! Prices and rates.
+
+use super::*;
+use Resource::{Prices, Rates};
+
+#[test]
+fn prices_are_made_changed_and_gone_and_the_book_is_told() {
+    let office = Office::new();
+    let body = json!({"provider": "openai", "model": "gpt-4o", "input": "2.5", "output": "10"});
+    let made = office.create(Prices, body.clone());
+    let id = text(&made, "id");
+    assert_eq!((text(&made, "name"), text(&made, "input")), ("openai/gpt-4o", "2.5"));
+    assert_eq!(*office.changed.lock().expect("no panic"), [Changed::Prices]);
+    let input = |office: &Office| -> Vec<Option<String>> {
+        office.directory.prices().iter().map(|entry| entry.base.get("input")).collect()
+    };
+    assert_eq!(input(&office), [Some("2.5".to_owned())]);
+    assert_eq!(office.refused(Prices, Verb::Create, "", body).code, "name_taken");
+
+    office.ok(
+        Prices,
+        Verb::Update,
+        id,
+        json!({"input": "3", "valid_from": "2027-02-01T00:00:00Z"}),
+    );
+    assert_eq!(input(&office.reopened(default_file())), [Some("3".to_owned())]);
+    assert_eq!(office.directory.prices()[0].valid_from_unix_ms, 1_801_440_000_000);
+    let refusal = office.refused(Prices, Verb::Update, id, json!({"input": 3}));
+    assert_eq!((refusal.status, refusal.field.as_deref()), (422, Some("input")));
+    assert!(refusal.message.contains("\"3\""), "{}", refusal.message);
+    let refusal = office.refused(Prices, Verb::Update, id, json!({"inputs": "3"}));
+    assert_eq!(refusal.field.as_deref(), Some("inputs"));
+
+    office.ok(Prices, Verb::Delete, id, Value::Null);
+    assert!(input(&office).is_empty() && input(&office.reopened(default_file())).is_empty());
+    office.ok(Prices, Verb::Restore, id, Value::Null);
+    assert_eq!(input(&office), [Some("3".to_owned())]);
+    let list = office.ok(Prices, Verb::List, "", Value::Null);
+    assert_eq!(names(&list), ["openai/gpt-4o from 2027-02-01T00:00:00.000Z"]);
+}
+
+#[test]
+fn rates_are_made_changed_and_gone_and_the_table_is_told() {
+    let office = Office::new();
+    let made = office.create(Rates, json!({"from": "USD", "to": "EUR", "rate": "0.92"}));
+    assert_eq!(text(&made, "name"), "USD/EUR");
+    assert_eq!(*office.changed.lock().expect("no panic"), [Changed::Rates]);
+    let rates = |office: &Office| -> Vec<u128> {
+        office.directory.rates().iter().map(|row| row.rate_pico).collect()
+    };
+    assert_eq!(rates(&office), [920_000_000_000]);
+    office.ok(Rates, Verb::Update, text(&made, "id"), json!({"rate": "0.93"}));
+    assert_eq!(rates(&office), [930_000_000_000]);
+    assert_eq!(rates(&office.reopened(default_file())), [930_000_000_000]);
+    let body = json!({"from": "USD", "to": "EUR", "rate": "0.9"});
+    assert_eq!(office.refused(Rates, Verb::Create, "", body).code, "name_taken");
+    office.ok(Rates, Verb::Delete, "USD/EUR", Value::Null);
+    assert!(rates(&office).is_empty());
+}
+
+#[test]
+fn the_file_s_prices_are_shown_count_and_stay() {
+    let body = json!({"provider": "p", "model": "m", "input": "1"});
+    let entry = crate::price::Entry::from_json(&body).expect("a price");
+    let file = FileObjects { prices: vec![entry], ..default_file() };
+    let office = Office::with(file, objects::open(None).expect("a store"));
+    assert_eq!(office.directory.prices().len(), 1);
+    let refusal = office.refused(Prices, Verb::Create, "", body);
+    assert_eq!((refusal.status, refusal.code), (409, "managed_by_file"));
+    let refusal = office.refused(Prices, Verb::Delete, "p/m", Value::Null);
+    assert_eq!(refusal.code, "managed_by_file");
+    assert_eq!(office.show(Prices, "p/m")["managed_by"], "file");
+}

@@ -1,0 +1,224 @@
+//! What the file defines, beside what the store holds.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::auth::{Digest, Grant, digest};
+use crate::ident::AccountId;
+use crate::limits::{BudgetLimit, LimitSet, Limits, Overrun, Period};
+use crate::store::objects::{
+    ApplyError, AuditRow, Change, Head, ListQuery, ObjectKind, ObjectRow, Remembered, SecretRow,
+    Verdict,
+};
+use Resource::{Accounts, Keys, Projects};
+
+fn file_key(secret: &str, name: &str) -> (Digest, Grant) {
+    (digest(secret.as_bytes()), Grant::open(name.into(), "default".into(), "default".into()))
+}
+
+#[test]
+fn what_the_file_defines_is_shown_and_read_only() {
+    let file = FileObjects { keys: vec![file_key("in-the-file", "f")], ..default_file() };
+    let office = Office::with(file, objects::open(None).expect("a store"));
+    assert_eq!(office.answer("in-the-file"), 200);
+    let shown = office.show(Keys, "f");
+    assert_eq!((text(&shown, "id"), text(&shown, "managed_by")), ("f", "file"));
+    assert_eq!(text(&shown, "project"), "default");
+    for (resource, id) in [(Keys, "f"), (Projects, "default"), (Accounts, "default")] {
+        for verb in [Verb::Update, Verb::Delete, Verb::Restore, Verb::Purge] {
+            let refusal = office.refused(resource, verb, id, Value::Null);
+            assert_eq!((refusal.status, refusal.code), (409, "managed_by_file"), "{verb:?} {id}");
+        }
+    }
+    for verb in [Verb::Rotate, Verb::Block, Verb::Unblock] {
+        assert_eq!(office.refused(Keys, verb, "f", Value::Null).code, "managed_by_file");
+    }
+    let refusal = office.refused(Keys, Verb::Create, "", json!({"name": "f"}));
+    assert_eq!(refusal.code, "name_taken");
+    let secret = json!({"name": "g", "secret": "in-the-file-but-longer"});
+    office.create(Keys, secret);
+    office.create(Keys, json!({"name": "h"}));
+    let list = office.ok(Keys, Verb::List, "", Value::Null);
+    assert_eq!(names(&list).last(), Some(&"f"), "the file's come last");
+    let page = with_query(call(Keys, Verb::List, "", Value::Null), &[("limit", "2")]);
+    let page = office.perform(&owner(), &page).expect("a page").body;
+    let cursor = text(&page, "next_cursor");
+    let rest = with_query(call(Keys, Verb::List, "", Value::Null), &[("cursor", cursor)]);
+    let rest = office.perform(&owner(), &rest).expect("a page").body;
+    assert_eq!((names(&rest), &rest["next_cursor"]), (vec!["f"], &Value::Null));
+}
+
+#[test]
+fn a_reload_changes_the_file_s_objects_and_no_other() {
+    let office = Office::new();
+    let stored = office.create(Keys, json!({"name": "k"}));
+    let secret = text(&stored, "secret");
+    let mut file = default_file();
+    file.keys = vec![file_key("one", "one")];
+    file.projects[0].models = Some(vec!["gpt-*".to_owned()]);
+    file.price_groups = [("resale".to_owned(), 15_000)].into();
+    office.create(Accounts, json!({"name": "acme", "price_group": "resale"}));
+    let now = office.now.get();
+    let changes = office.directory.set_file_objects(file, now).expect("reloaded");
+    assert_eq!(changes.added, 1);
+    assert_eq!((office.answer("one"), office.answer(secret)), (200, 200));
+    for secret in ["one", secret] {
+        let entry = office.entry(secret).expect("known");
+        assert!(!entry.grant.allows_model("claude"), "the project's models hold for {secret}");
+    }
+    let acme = office.show(Accounts, "acme");
+    let cell = office.accounts.cell(&AccountId::from(text(&acme, "id")));
+    assert_eq!(cell.terms().markup_bps, 15_000, "the group's markup is the file's");
+
+    office.directory.set_file_objects(default_file(), now).expect("reloaded");
+    assert_eq!((office.answer("one"), office.answer(secret)), (401, 200));
+    assert!(office.entry(secret).expect("known").grant.allows_model("claude"));
+}
+
+#[test]
+fn a_key_with_the_secret_of_a_file_s_key_waits_until_the_file_drops_it() {
+    let office = Office::new();
+    let secret = "the-same-secret-twice";
+    office.create(Keys, json!({"name": "stored", "secret": secret}));
+    let file = FileObjects { keys: vec![file_key(secret, "filed")], ..default_file() };
+    let now = office.now.get();
+    office.directory.set_file_objects(file.clone(), now).expect("reloaded");
+    let name = |office: &Office| office.entry(secret).map(|it| it.grant.key_name.to_string());
+    assert_eq!(name(&office).as_deref(), Some("filed"));
+    assert_eq!(name(&office.reopened(file)).as_deref(), Some("filed"));
+    let other = json!({"name": "third", "secret": secret});
+    assert_eq!(office.refused(Keys, Verb::Create, "", other).code, "secret_taken");
+    office.directory.set_file_objects(default_file(), now).expect("reloaded");
+    assert_eq!(name(&office).as_deref(), Some("stored"));
+}
+
+#[test]
+fn a_budget_that_a_reload_adds_knows_what_was_spent() {
+    let office = Office::new();
+    let spent = admit::Spent { at_unix_ms: START_UNIX_MS, cost_pico: 7, ..Default::default() };
+    *office.history.answer.lock().expect("no panic") = Some(vec![spent]);
+    let budget = BudgetLimit {
+        amount_pico: 100,
+        period: Period::Total,
+        overrun: Overrun::Finish,
+        soft: false,
+    };
+    let all = Limits { budgets: vec![budget], ..Limits::default() };
+    let mut file = default_file();
+    file.accounts[0].limits = Some(Arc::new(LimitSet { all, revision: 2, ..LimitSet::default() }));
+    office.directory.set_file_objects(file, office.now.get()).expect("reloaded");
+    let usage = office.show(Accounts, "default")["usage"]["budget"][0].clone();
+    assert_eq!(usage["spent"], "0.000000000007");
+}
+
+#[test]
+fn names_outlive_a_deletion_and_a_key_s_scope_too() {
+    let office = Office::new();
+    let made = office.create(Keys, json!({"name": "k", "limits": {"rpm": 5}}));
+    let id = text(&made, "id");
+    office.ok(Keys, Verb::Delete, "k", Value::Null);
+    let name = |id: &str| office.directory.name_of(ObjectKind::Key, id);
+    assert_eq!(name(id).as_deref(), Some("k"));
+    assert_eq!(
+        office.directory.name_of(ObjectKind::Project, "default").as_deref(),
+        Some("default")
+    );
+    let KeyScope { account, names, limits } =
+        office.directory.key_scope(id).expect("a store").expect("a key");
+    assert_eq!(account.as_str(), "default");
+    assert_eq!((names.key.as_str(), names.project.as_str()), (id, "default"));
+    assert_eq!(limits.expect("limits").all.rpm, Some(5));
+    office.ok(Keys, Verb::Purge, id, Value::Null);
+    assert_eq!(name(id), None);
+}
+
+/// A store whose disk is full.
+struct Full(Arc<dyn Objects>);
+
+fn fault() -> StoreError {
+    StoreError::Damaged { path: "test".to_owned(), what: "the disk is full" }
+}
+
+impl Objects for Full {
+    fn each(&self, kind: ObjectKind, f: &mut dyn FnMut(ObjectRow)) -> Result<(), StoreError> {
+        self.0.each(kind, f)
+    }
+
+    fn each_secret(&self, f: &mut dyn FnMut(SecretRow)) -> Result<(), StoreError> {
+        self.0.each_secret(f)
+    }
+
+    fn get(&self, kind: ObjectKind, id: &str) -> Result<Option<ObjectRow>, StoreError> {
+        self.0.get(kind, id)
+    }
+
+    fn by_name(
+        &self,
+        kind: ObjectKind,
+        project: &str,
+        name: &str,
+    ) -> Result<Option<ObjectRow>, StoreError> {
+        self.0.by_name(kind, project, name)
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<Vec<ObjectRow>, StoreError> {
+        self.0.list(query)
+    }
+
+    fn secrets_of(&self, kind: ObjectKind, id: &str) -> Result<Vec<SecretRow>, StoreError> {
+        self.0.secrets_of(kind, id)
+    }
+
+    fn apply(&self, _: &Change) -> Result<Head, ApplyError> {
+        Err(ApplyError::Store(fault()))
+    }
+
+    fn remembered(&self, principal: &str, key: &str) -> Result<Option<Remembered>, StoreError> {
+        self.0.remembered(principal, key)
+    }
+
+    fn audit(&self, since: u64, limit: usize, up: bool) -> Result<Vec<AuditRow>, StoreError> {
+        self.0.audit(since, limit, up)
+    }
+
+    fn head(&self) -> Result<Head, StoreError> {
+        self.0.head()
+    }
+
+    fn verify(&self, expected: Option<Head>) -> Result<Verdict, StoreError> {
+        self.0.verify(expected)
+    }
+
+    fn touch(&self, _: &[(String, u64)]) -> Result<(), StoreError> {
+        Err(fault())
+    }
+
+    fn last_used(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        self.0.last_used(id)
+    }
+}
+
+#[test]
+fn when_the_store_fails_nothing_is_changed_and_keys_go_on() {
+    let office = Office::new();
+    let made = office.create(Keys, json!({"name": "k"}));
+    let secret = text(&made, "secret");
+    let full = Office::with(default_file(), Arc::new(Full(office.objects.clone())));
+    for (verb, id, body) in [
+        (Verb::Create, "", json!({"name": "x", "secret": "a-secret-that-fails"})),
+        (Verb::Update, "k", json!({"models": []})),
+        (Verb::Block, "k", json!({"now": true})),
+        (Verb::Rotate, "k", json!({"grace": "0s"})),
+        (Verb::Delete, "k", Value::Null),
+    ] {
+        let refusal = full.refused(Keys, verb, id, body);
+        assert_eq!((refusal.status, refusal.code), (503, "store_unavailable"), "{verb:?}");
+    }
+    let refusal = full.refused(Projects, Verb::Block, "default", Value::Null);
+    assert_eq!(refusal.status, 503);
+    assert_eq!((full.answer(secret), full.answer("a-secret-that-fails")), (200, 401));
+    assert!(full.entry(secret).expect("known").grant.allows_model("anything"));
+    let viewer = Caller { role: Role::Viewer, ..owner() };
+    let denied = full.perform(&viewer, &call(Keys, Verb::Delete, "k", Value::Null));
+    assert_eq!(denied.expect_err("denied").status, 403, "an unwritten log opens no door");
+}
