@@ -4,34 +4,38 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::check::{DEFAULT, digest};
-use super::choices::{AccessLog, Dialect, Endpoint, Level, OnDisconnect, Policy, Protocol};
+use super::choices::{
+    AccessLog, Dialect, Level, OnDisconnect, Policy, Protocol, Unpriced, WhenFull,
+};
 use super::fault::{Sink, quote};
 use super::net::{BaseUrl, is_host_name};
 use super::presets::{self, ProviderPreset};
-use super::secret::{Digest, Secret};
+use super::secret::Secret;
 use super::settings::{
-    Account, Admin, Certificate, Config, Fsync, Key, Limits, Log, Model, Pool, Project, Provider,
-    ProviderTimeouts, ProviderTls, Retry, Server, Store, StorePath, Target, TargetModel, Timeouts,
-    Tls, User,
+    Admin, Certificate, Config, Fsync, Limits, Log, Model, Pool, Provider, ProviderTimeouts,
+    ProviderTls, Queue, Retry, Server, Store, StorePath, Target, TargetModel, Timeouts, Tls,
 };
-use super::values::{Item, Node, Span, Value};
-use crate::clock;
+use super::values::{Node, Value};
+
+mod callers;
+mod prices;
+
+pub(super) use prices::{Included, documents};
 
 /// Below this a secret can be guessed.
 const SHORT_SECRET_CHARS: usize = 8;
 
-/// Builds the settings of the whole file.
-pub(super) fn config(root: &Node, sink: &mut Sink<'_>) -> Config {
-    let accounts = accounts(root);
-    let projects = projects(root);
-    let users: Vec<User> = root
-        .nodes("user")
-        .iter()
-        .map(|node| User { name: node.text("name"), account: node.text("account") })
-        .collect();
-    let keys = root.nodes("key").iter().map(|node| key(node, &projects, &users, sink)).collect();
-    Config {
+/// Builds the settings of the whole file; `included` are the further files of prices.
+pub(super) fn config(root: &Node, included: &mut [Included<'_>], sink: &mut Sink<'_>) -> Config {
+    let accounts = callers::accounts(root, sink);
+    let projects = callers::projects(root);
+    let users = callers::users(root);
+    let keys = root.nodes("key").iter();
+    let keys = keys.map(|node| callers::key(node, &projects, &users, sink)).collect();
+    let providers: Vec<Provider> =
+        root.nodes("provider").iter().map(|node| provider(node, sink)).collect();
+    let models: Vec<Model> = root.nodes("model").iter().map(|node| model(node, sink)).collect();
+    let config = Config {
         server: server(root.node("server"), sink),
         admin: admin(root.node("admin"), sink),
         store: store(root.node("store")),
@@ -39,18 +43,37 @@ pub(super) fn config(root: &Node, sink: &mut Sink<'_>) -> Config {
             access: AccessLog::from_text(&root.node("log").text("access")),
             level: chosen(root.node("log"), "level", Level::from_name),
         },
-        providers: root.nodes("provider").iter().map(|node| provider(node, sink)).collect(),
-        models: root.nodes("model").iter().map(|node| model(node, sink)).collect(),
+        prices: prices::entries(root, included, (&providers, &models), sink),
+        default_price: prices::default(root.node("prices"), sink),
+        price_groups: prices::groups(root),
+        rates: prices::rates(root, sink),
+        providers,
+        models,
         accounts,
         projects,
         users,
         keys,
-    }
+    };
+    prices::currencies(&config, root, sink);
+    prices::unpriced(&config, root, sink);
+    prices::free_budgets(&config, root, sink);
+    config
 }
 
 /// The setting behind a word that reading has already found among the choices.
 fn chosen<T>(node: &Node, key: &str, from_name: fn(&str) -> Option<T>) -> T {
     from_name(&node.text(key)).expect("reading lets only words of the list through")
+}
+
+/// What is waiting instead of a refusal, if anything is.
+fn queue(node: &Node) -> Option<Queue> {
+    let queue = node.node_if("queue")?;
+    Some(Queue { wait: queue.duration("wait"), depth: queue.integer("depth") })
+}
+
+/// The setting behind a word, if there is one.
+fn chosen_if<T>(node: &Node, key: &str, from_name: fn(&str) -> Option<T>) -> Option<T> {
+    node.text_if(key).and_then(|word| from_name(&word))
 }
 
 fn server(node: &Node, sink: &mut Sink<'_>) -> Server {
@@ -66,6 +89,7 @@ fn server(node: &Node, sink: &mut Sink<'_>) -> Server {
         workers: node.integer("workers"),
         trusted_proxies: node.networks("trusted_proxies"),
         keep_alive_comment: node.duration_or_word("keep_alive_comment"),
+        over_budget_status: node.integer("over_budget_status"),
         tls,
         limits: Limits {
             body_bytes: limits.size("body"),
@@ -166,7 +190,14 @@ fn store(node: &Node) -> Store {
         _ => StorePath::Memory,
     };
     let fsync = node.duration_or_word("fsync").map_or(Fsync::Always, Fsync::Every);
-    Store { path, journal_bytes: node.size("journal"), fsync }
+    Store {
+        path,
+        journal_bytes: node.size("journal"),
+        fsync,
+        flush: node.duration("flush"),
+        when_full: chosen(node, "when_full", WhenFull::from_name),
+        retention: node.duration_or_word("retention"),
+    }
 }
 
 fn provider(node: &Node, sink: &mut Sink<'_>) -> Provider {
@@ -197,6 +228,7 @@ fn provider(node: &Node, sink: &mut Sink<'_>) -> Provider {
             first_content: timeouts.duration("first_content"),
             idle: timeouts.duration("idle"),
             total: timeouts.duration_or_word("total").filter(|total| *total > Duration::ZERO),
+            drain_max: timeouts.duration("drain_max"),
         },
         pool: Pool {
             min_warm: pool.integer("min_warm"),
@@ -209,6 +241,7 @@ fn provider(node: &Node, sink: &mut Sink<'_>) -> Provider {
         include_usage: node
             .bool_or("include_usage", preset.is_none_or(|preset| preset.include_usage)),
         headers: provider_headers(node, sink),
+        on_disconnect: chosen_if(node, "on_disconnect", OnDisconnect::from_name),
         base_url,
     }
 }
@@ -343,7 +376,10 @@ fn model(node: &Node, sink: &mut Sink<'_>) -> Model {
         targets,
         fallbacks: node.texts("fallbacks"),
         rewrite_model: node.bool_or("rewrite_model", false),
-        on_disconnect: chosen(node, "on_disconnect", OnDisconnect::from_name),
+        max_output_tokens: node.integer_if("max_output"),
+        unpriced: chosen(node, "unpriced", Unpriced::from_name),
+        queue: queue(node),
+        on_disconnect: chosen_if(node, "on_disconnect", OnDisconnect::from_name),
     }
 }
 
@@ -376,100 +412,6 @@ fn target(node: &Node, alias: &str, sink: &mut Sink<'_>) -> Target {
         model,
         weight: node.integer("weight"),
         priority: node.integer("priority"),
-    }
-}
-
-fn accounts(root: &Node) -> Vec<Account> {
-    let account =
-        |node: &Node| Account { name: node.text("name"), currency: node.text("currency") };
-    let mut accounts: Vec<Account> = root.nodes("account").iter().map(account).collect();
-    if accounts.iter().all(|account| account.name != DEFAULT) {
-        accounts.insert(0, Account { name: DEFAULT.into(), currency: "USD".into() });
-    }
-    accounts
-}
-
-fn projects(root: &Node) -> Vec<Project> {
-    let project = |node: &Node| Project { name: node.text("name"), account: node.text("account") };
-    let mut projects: Vec<Project> = root.nodes("project").iter().map(project).collect();
-    if projects.iter().all(|project| project.name != DEFAULT) {
-        projects.insert(0, Project { name: DEFAULT.into(), account: DEFAULT.into() });
-    }
-    projects
-}
-
-fn key(node: &Node, projects: &[Project], users: &[User], sink: &mut Sink<'_>) -> Key {
-    let (secret, sha256) = (node.item("secret"), node.item("sha256"));
-    if secret.given && sha256.given {
-        let message = "[[key]] has both \"secret\" and \"sha256\"";
-        sink.fault(&sha256.span, message, "remove one of the two");
-    } else if !secret.given && !sha256.given {
-        let cure = "add for example secret = \"env:CHAT_BACKEND_KEY\"";
-        sink.fault(&node.span, "[[key]] has neither \"secret\" nor \"sha256\"", cure);
-    }
-    short(node, "secret", node.secret_if("secret").as_ref(), sink);
-    if let Value::Secret(secret) = &secret.value
-        && !secret.expose().bytes().all(|b| b.is_ascii_graphic())
-    {
-        let message = "\"secret\" in [[key]] has characters that no header line carries";
-        sink.fault(node.span("secret"), message, "use letters, digits and signs of ASCII");
-    }
-    if let Value::Time(unix_ms) = node.item("expires_at").value
-        && unix_ms <= clock::unix_ms()
-    {
-        let message = format!("[[key]] {} has expired already", quote(&node.text("name")));
-        sink.warn(node.span("expires_at"), message, "set a later time, or remove the key");
-    }
-    let project = node.text("project");
-    let account = projects.iter().find(|other| other.name == project);
-    let account = account.map_or(DEFAULT, |project| &project.account).to_owned();
-    let user = node.text_if("user").filter(|name| !name.is_empty());
-    same_account(node, &account, user.as_deref(), users, node.span("user"), sink);
-    let endpoint = |item: &Item| match &item.value {
-        Value::Text(word) => Endpoint::from_name(word),
-        _ => None,
-    };
-    Key {
-        name: node.text("name"),
-        project,
-        account,
-        user,
-        sha256: digest(node).unwrap_or(Digest([0; 32])),
-        models: node.texts("models"),
-        deny_models: node.texts("deny_models"),
-        endpoints: node.list("endpoints").iter().filter_map(endpoint).collect(),
-        cidrs: node.networks("cidrs"),
-        expires_at_unix_ms: match node.item("expires_at").value {
-            Value::Time(unix_ms) => Some(unix_ms),
-            _ => None,
-        },
-        tags: node.texts("tags"),
-        metadata: match &node.item("metadata").value {
-            Value::Anything(object) => object.clone(),
-            _ => serde_json::Map::new(),
-        },
-    }
-}
-
-/// Two accounts could not both pay.
-fn same_account(
-    node: &Node,
-    account: &str,
-    user: Option<&str>,
-    users: &[User],
-    span: &Span,
-    sink: &mut Sink<'_>,
-) {
-    let Some(user) = user.and_then(|name| users.iter().find(|user| user.name == name)) else {
-        return;
-    };
-    if user.account != account {
-        let message = format!(
-            "[[key]] {} has a project of the account {} and a user of the account {}",
-            quote(&node.text("name")),
-            quote(account),
-            quote(&user.account)
-        );
-        sink.fault(span, message, "choose a user of the same account");
+        on_disconnect: chosen_if(node, "on_disconnect", OnDisconnect::from_name),
     }
 }

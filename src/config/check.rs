@@ -13,7 +13,7 @@ pub(super) const DEFAULT: &str = "default";
 
 /// Checks names and references of the whole file.
 pub(super) fn names(root: &Node, sink: &mut Sink<'_>) {
-    for table in ["provider", "model", "account", "project", "user", "key"] {
+    for table in ["provider", "model", "price_group", "account", "project", "user", "key"] {
         duplicates(root.nodes(table), sink);
     }
     itself::check(root, sink);
@@ -27,10 +27,25 @@ pub(super) fn names(root: &Node, sink: &mut Sink<'_>) {
         }
         fallbacks(model, &models, sink);
     }
+    for price in root.nodes("price") {
+        priced(price, &providers, sink);
+    }
+    price_groups(root, root.nodes("price"), sink);
+    let groups = names("price_group");
+    for account in root.nodes("account") {
+        refers(account, "price_group", &groups, sink);
+        limited(account, &models, sink);
+    }
     for node in root.nodes("project").iter().chain(root.nodes("user")) {
         refers(node, "account", &accounts, sink);
+        limited(node, &models, sink);
+    }
+    for project in root.nodes("project") {
+        reach(project, &models, sink);
     }
     for key in root.nodes("key") {
+        limited(key, &models, sink);
+        aliases(key, &models, sink);
         refers(key, "project", &projects, sink);
         refers(key, "user", &users, sink);
         reach(key, &models, sink);
@@ -38,6 +53,14 @@ pub(super) fn names(root: &Node, sink: &mut Sink<'_>) {
     circles(root.nodes("model"), sink);
     secrets(root.nodes("key"), sink);
     emptiness(root, sink);
+}
+
+/// Checks the groups of prices, which may stand in another file than `root`.
+pub(super) fn price_groups(root: &Node, prices: &[Node], sink: &mut Sink<'_>) {
+    let groups = Names::of(root, "price_group");
+    for price in prices {
+        refers(price, "group", &groups, sink);
+    }
 }
 
 /// The names that may be referred to.
@@ -189,17 +212,53 @@ fn secrets(keys: &[Node], sink: &mut Sink<'_>) {
     }
 }
 
-/// A pattern that lets nothing through is most likely a slip.
-fn reach(key: &Node, models: &Names, sink: &mut Sink<'_>) {
-    for item in key.list("models") {
-        let Value::Text(pattern) = &item.value else { continue };
-        if pattern.is_empty() || models.names.is_empty() {
+/// A price is of no use without its provider; but the provider may be taken out for a while.
+fn priced(price: &Node, providers: &Names, sink: &mut Sink<'_>) {
+    let wanted = price.text_if("provider").filter(|name| !name.is_empty()).unwrap_or_default();
+    if providers.partial || wanted.is_empty() || providers.iter().any(|name| name == wanted) {
+        return;
+    }
+    let message =
+        format!("\"provider\" in [[price]] names {}, which is no [[provider]]", quote(&wanted));
+    let cure = did_you_mean(&wanted, providers.iter(), "[[provider]]");
+    sink.warn(price.span("provider"), message, cure);
+}
+
+/// A limit for a model that there is not limits nothing.
+fn limited(node: &Node, models: &Names, sink: &mut Sink<'_>) {
+    let Some(limits) = node.node_if("limits") else { return };
+    for (alias, of_model) in limits.named("models") {
+        if models.partial || models.iter().any(|model| overlaps(alias, model)) {
             continue;
         }
-        if !models.iter().any(|model| overlaps(pattern, model)) {
+        let message =
+            format!("\"models\" in limits has {}, which is no [[model]] here", quote(alias));
+        sink.warn(&of_model.span, message, did_you_mean(alias, models.iter(), "[[model]]"));
+    }
+}
+
+/// What a key's own names stand for must be there.
+fn aliases(key: &Node, models: &Names, sink: &mut Sink<'_>) {
+    for (_, item) in key.pairs("aliases") {
+        let Value::Text(wanted) = &item.value else { continue };
+        if !models.iter().any(|model| overlaps(wanted, model)) {
+            models.look_up(key, "aliases", wanted, &item.span, sink);
+        }
+    }
+}
+
+/// A pattern that lets nothing through is most likely a slip.
+fn reach(node: &Node, models: &Names, sink: &mut Sink<'_>) {
+    for item in node.list("models") {
+        let Value::Text(text) = &item.value else { continue };
+        if text.is_empty() || models.names.is_empty() {
+            continue;
+        }
+        if !models.iter().any(|model| overlaps(text, model)) {
+            let (label, pattern) = (node.label, quote(text));
             let message =
-                format!("\"models\" in [[key]] has {}, which is no [[model]] here", quote(pattern));
-            let cure = did_you_mean(pattern, models.iter(), "[[model]]");
+                format!("\"models\" in {label} has {pattern}, which is no [[model]] here");
+            let cure = did_you_mean(text, models.iter(), "[[model]]");
             sink.warn(&item.span, message, cure);
         }
     }

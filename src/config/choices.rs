@@ -89,7 +89,41 @@ choice! {
     OnDisconnect {
         /// It is cancelled at once.
         Cancel = "cancel",
-    } later ["drain"]
+        /// It is read on, within a bound, so that its usage is known.
+        Drain = "drain",
+    } later []
+}
+
+choice! {
+    /// What becomes of a request for which there is no price.
+    Unpriced {
+        /// It is served at no cost; its record says so.
+        Free = "free",
+        /// It is refused.
+        Refuse = "refuse",
+        /// It is billed at the default price.
+        Default = "default",
+    } later []
+}
+
+choice! {
+    /// When an account pays.
+    Billing {
+        /// Afterwards: its use is counted.
+        Postpaid = "postpaid",
+        /// In advance: it is served as long as its balance lasts.
+        Prepaid = "prepaid",
+    } later []
+}
+
+choice! {
+    /// What becomes of requests when their records find no room.
+    WhenFull {
+        /// They are refused.
+        Refuse = "refuse",
+        /// They are served; their records are dropped and counted.
+        Drop = "drop",
+    } later []
 }
 
 choice! {

@@ -1,8 +1,11 @@
 //! What changed between two configurations, in the words of the file.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::settings::Config;
+use crate::price::Entry;
 
 /// One difference.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -36,11 +39,41 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     list("[[provider]]", &old.providers, &new.providers, |each| &each.name, &mut changes);
     list("[[model]]", &old.models, &new.models, |each| &each.name, &mut changes);
+    prices(old, new, &mut changes);
+    if old.default_price != new.default_price {
+        changes.push(Change { what: "[prices]".into(), how: How::Changed });
+    }
+    list("[[price_group]]", &old.price_groups, &new.price_groups, |each| &each.name, &mut changes);
+    if old.rates != new.rates {
+        changes.push(Change { what: "[[rate]]".into(), how: How::Changed });
+    }
     list("[[account]]", &old.accounts, &new.accounts, |each| &each.name, &mut changes);
     list("[[project]]", &old.projects, &new.projects, |each| &each.name, &mut changes);
     list("[[user]]", &old.users, &new.users, |each| &each.name, &mut changes);
     list("[[key]]", &old.keys, &new.keys, |each| &each.name, &mut changes);
     changes
+}
+
+/// An imported map may change hundreds at once: then only their number is told.
+const MOST_PRICES: usize = 20;
+
+/// Prices by provider and model: of one model there may be several, for groups and from times on.
+fn prices(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+    let by_model = |config: &Config| {
+        let mut models: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for entry in &config.prices {
+            let name = format!("{}/{}", entry.provider, entry.model);
+            models.entry(name).or_default().push(entry.clone());
+        }
+        Vec::from_iter(models)
+    };
+    let mut told = Vec::new();
+    list("[[price]]", &by_model(old), &by_model(new), |(name, _)| name, &mut told);
+    if told.len() > MOST_PRICES {
+        let what = format!("[[price]] of {} models", told.len());
+        told = vec![Change { what, how: How::Changed }];
+    }
+    changes.append(&mut told);
 }
 
 fn list<T: PartialEq>(
@@ -50,7 +83,7 @@ fn list<T: PartialEq>(
     name: fn(&T) -> &String,
     changes: &mut Vec<Change>,
 ) {
-    let index = |list: &'_ [T]| -> std::collections::BTreeMap<String, usize> {
+    let index = |list: &'_ [T]| -> BTreeMap<String, usize> {
         list.iter().enumerate().map(|(at, each)| (name(each).clone(), at)).collect()
     };
     let (before, after) = (index(old), index(new));

@@ -1,9 +1,16 @@
 //! Every key of the configuration, described once. Reading, faults, `config reference` and
 //! `config init` follow from here; so does the commented example in the repository.
 
-use super::choices::{Dialect, Endpoint, Level, OnDisconnect, Policy, Protocol};
+use super::choices::{Dialect, Level, OnDisconnect, Policy, Protocol, Unpriced, WhenFull};
 use super::presets::PRESETS;
 use super::schema::{GIB, KIB, Key, Kind, MIB, TIB, Table, duration, duration_or};
+
+mod callers;
+mod prices;
+
+use callers::{ACCOUNT, KEY, PROJECT, QUEUE, USER};
+pub(super) use prices::UNITS;
+use prices::{PRICE, PRICE_GROUP, PRICES, RATE};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -35,8 +42,21 @@ pub(super) const ROOT: Table = Table {
         Key::optional("project", Kind::Sections(&PROJECT), PROJECT.doc).also(&["team"]),
         Key::optional("user", Kind::Sections(&USER), USER.doc),
         Key::optional("key", Kind::Sections(&KEY), KEY.doc).shown().also(&["virtual_key"]),
+        Key::optional("price", Kind::Sections(&PRICE), PRICE.doc).also(&["pricing", "cost"]),
+        Key::with("prices", Kind::Section(&PRICES), "{}", PRICES.doc),
+        Key::optional("price_group", Kind::Sections(&PRICE_GROUP), PRICE_GROUP.doc)
+            .also(&["price_groups", "group"]),
+        Key::optional("rate", Kind::Sections(&RATE), RATE.doc).also(&["rates", "fx"]),
     ],
-    later: &["price", "prices", "rates", "limits", "billing"],
+    later: &["alerts", "limits", "billing", "principal", "principals"],
+};
+
+/// A further file of prices: nothing but `[[price]]`.
+pub(super) const PRICE_FILE: Table = Table {
+    label: "a file of prices",
+    doc: "",
+    keys: &[Key::optional("price", Kind::Sections(&PRICE), PRICE.doc)],
+    later: &[],
 };
 
 const SERVER: Table = Table {
@@ -69,6 +89,12 @@ const SERVER: Table = Table {
              for proxies on the way that cut silent connections.",
         )
         .example("15s"),
+        Key::with(
+            "over_budget_status",
+            Kind::OneOf(&[429, 402]),
+            "429",
+            "The status of a refusal because a budget or a balance is used up.",
+        ),
         Key::optional("tls", Kind::Section(&TLS), TLS.doc),
         Key::with("limits", Kind::Section(&LIMITS), "{}", LIMITS.doc).shown(),
         Key::with("timeouts", Kind::Section(&TIMEOUTS), "{}", TIMEOUTS.doc).shown(),
@@ -280,6 +306,26 @@ const STORE: Table = Table {
             "50ms",
             "The journal reaches the disk at least so often; \"always\": before each request is sent on.",
         ),
+        Key::with(
+            "flush",
+            duration(100, 60_000),
+            "1s",
+            "The journal is moved to the database so often.",
+        )
+        .also(&["flush_interval"]),
+        Key::with(
+            "when_full",
+            Kind::Choice(&WhenFull::CHOICES),
+            "refuse",
+            "What becomes of requests when the journal is full: refused, or served with their records \
+             dropped and counted.",
+        ),
+        Key::with(
+            "retention",
+            duration_or("forever", DAY_MS, 36_500 * DAY_MS),
+            "90d",
+            "Records of single requests are kept for so long; sums by hour and day stay.",
+        ),
     ],
     later: &["url"],
 };
@@ -344,8 +390,10 @@ const PROVIDER: Table = Table {
         .example("true"),
         Key::with("headers", Kind::Headers, "{}", "Further header lines sent with each request; the values are secrets.")
             .example("{ x-title = \"foretoken\" }"),
+        Key::optional("on_disconnect", Kind::Choice(&OnDisconnect::CHOICES), "For its targets; see [[model]].")
+            .example("drain"),
     ],
-    later: &["price", "prices", "limits", "on_disconnect", "hedge", "region", "proxy", "deployment", "api_version"],
+    later: &["price", "prices", "limits", "hedge", "region", "proxy", "deployment", "api_version"],
 };
 
 const PROVIDER_TIMEOUTS: Table = Table {
@@ -373,6 +421,12 @@ const PROVIDER_TIMEOUTS: Table = Table {
             "For an answer as a whole; \"off\" or \"0s\": no bound.",
         )
         .also(&["timeout", "request"]),
+        Key::with(
+            "drain_max",
+            duration(100, HOUR_MS),
+            "30s",
+            "For the rest of an answer whose caller has left, where on_disconnect is \"drain\".",
+        ),
     ],
     later: &[],
 };
@@ -452,9 +506,25 @@ const MODEL: Table = Table {
         Key::with("fallbacks", NAMES, "[]", "Other models of this file, tried in this order when every target fails.")
             .example("[\"gpt-4o\"]"),
         Key::with("rewrite_model", Kind::Bool, "false", "Answers name the model as it was asked for, not as the upstream calls it."),
-        Key::with("on_disconnect", Kind::Choice(&OnDisconnect::CHOICES), "cancel", "What becomes of the upstream's answer when the caller has left."),
+        Key::optional("max_output", Kind::Integer { min: 1, max: 1_000_000_000 }, "The most tokens that one answer may have: what strict limits reserve.")
+            .example("16384")
+            .also(&["max_tokens", "max_output_tokens"]),
+        Key::with(
+            "unpriced",
+            Kind::Choice(&Unpriced::CHOICES),
+            "free",
+            "What becomes of requests to a target without a price: served for nothing and marked so, refused, or billed at the default of [prices].",
+        ),
+        Key::optional("queue", Kind::Inline(&QUEUE), "When every target is busy, requests wait instead of being refused.")
+            .example("{ wait = \"2s\", depth = 100 }"),
+        Key::optional(
+            "on_disconnect",
+            Kind::Choice(&OnDisconnect::CHOICES),
+            "What becomes of the upstream's answer when the caller has left: ended at once, or read on so that its usage is known. The target's word counts, else the model's, else the provider's, else cancel.",
+        )
+        .example("cancel"),
     ],
-    later: &["hedge", "max_output", "unpriced", "price", "limits", "sticky", "context"],
+    later: &["hedge", "price", "limits", "sticky", "context"],
 };
 
 const TARGET: Table = Table {
@@ -466,76 +536,8 @@ const TARGET: Table = Table {
             .example("gpt-4o-mini"),
         Key::with("weight", Kind::Integer { min: 0, max: 1_000_000 }, "1", "Its share among targets of the same priority."),
         Key::with("priority", Kind::Integer { min: 0, max: 1000 }, "0", "Lower ones first.").also(&["order"]),
+        Key::optional("on_disconnect", Kind::Choice(&OnDisconnect::CHOICES), "See on_disconnect below.")
+            .example("cancel"),
     ],
-    later: &["price", "limits", "on_disconnect", "rpm", "tpm"],
-};
-
-const ACCOUNT: Table = Table {
-    label: "[[account]]",
-    doc: "Who pays. The account \"default\" exists without being written down.",
-    keys: &[
-        Key::required("name", Kind::Name, "Its name.").example("acme"),
-        Key::with("currency", Kind::Currency, "USD", "Three letters after ISO 4217."),
-    ],
-    later: &["billing", "balance", "timezone", "price_group", "limits"],
-};
-
-const PROJECT: Table = Table {
-    label: "[[project]]",
-    doc: "A group of keys of one account. The project \"default\" exists without being written down.",
-    keys: &[
-        Key::required("name", Kind::Name, "Its name.").example("chat"),
-        Key::with("account", Kind::Name, "default", "The [[account]] that pays.").example("acme"),
-    ],
-    later: &["limits", "models", "tags"],
-};
-
-const USER: Table = Table {
-    label: "[[user]]",
-    doc: "A person who has keys.",
-    keys: &[
-        Key::required("name", Kind::Name, "The name.").example("ada"),
-        Key::with("account", Kind::Name, "default", "The [[account]] that the person belongs to.")
-            .example("acme"),
-    ],
-    later: &["limits", "email", "role"],
-};
-
-const KEY: Table = Table {
-    label: "[[key]]",
-    doc: "A key that callers present, and what it may do.",
-    keys: &[
-        Key::required("name", Kind::Name, "Its name in logs and usage.").example("chat-backend"),
-        Key::with("project", Kind::Name, "default", "The [[project]] it belongs to."),
-        Key::optional("user", Kind::Name, "The [[user]] it belongs to.").example("ada"),
-        Key::optional("secret", Kind::Secret, "What callers present; this or sha256.")
-            .example("env:CHAT_BACKEND_KEY")
-            .shown()
-            .also(&["token", "value", "api_key", "key"]),
-        Key::optional("sha256", Kind::Sha256, "The SHA-256 of the secret instead of the secret.")
-            .example("f2d4b279b82ad92867af5878fe7482caebdd7b75499868d0362a6e63ff51f046")
-            .also(&["hash"]),
-        Key::with("models", NAMES, "[\"*\"]", "The models it may use; \"*\" stands for any text.")
-            .example("[\"gpt-*\"]")
-            .also(&["allowed_models"]),
-        Key::with("deny_models", NAMES, "[]", "Models that it may not use, whatever models says.")
-            .example("[\"gpt-4o\"]"),
-        Key::with(
-            "endpoints",
-            Kind::List(&Kind::Choice(&Endpoint::CHOICES)),
-            "[]",
-            "What it may call; empty is everything.",
-        )
-        .example("[\"chat\", \"embeddings\", \"models\"]"),
-        Key::with("cidrs", NETWORKS, "[]", "Networks that it may be used from; empty is all.")
-            .example("[\"10.0.0.0/8\"]")
-            .also(&["allowed_ips", "subnet"]),
-        Key::optional("expires_at", Kind::Time, "It is refused from then on: RFC 3339.")
-            .example("2030-01-31T00:00:00Z")
-            .also(&["expires", "expiry"]),
-        Key::with("tags", NAMES, "[]", "Words for grouping usage.").example("[\"team-a\"]"),
-        Key::with("metadata", Kind::Anything, "{}", "Anything; kept with the key.")
-            .example("{ owner = \"ada\" }"),
-    ],
-    later: &["limits", "budget", "rpm", "tpm", "price_group"],
+    later: &["price", "limits", "rpm", "tpm"],
 };

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use toml::de::{DeTable, DeValue};
 
+use super::build::{self, Included};
+use super::check;
 use super::fault::{Fault, Faults, Sink, Wrong, position, quote};
-use super::keys::ROOT;
+use super::keys::{PRICE_FILE, ROOT};
 use super::read::Reader;
 use super::settings::{Config, PemFile};
-use super::{build, check};
+use super::values::{Document, Item, Node, Value};
 
 /// Far above any configuration that somebody writes, and little enough to hold.
 const LARGEST_CONFIG_BYTES: u64 = 8 << 20;
@@ -119,19 +121,57 @@ fn parse_with(
     }
     let root = reader.table(&ROOT, &(0..0), table.get_ref());
     let Reader { mut sink, files: Files { fingerprint, .. }, .. } = reader;
+    let documents = included(&root);
+    let mut included: Vec<Included<'_>> =
+        documents.iter().map(|(name, text)| include(name, text)).collect();
     // What two tables say of each other is only known if all of the text could be read.
     let config = (!partial).then(|| {
         check::names(&root, &mut sink);
-        build::config(&root, &mut sink)
+        for file in &mut included {
+            check::price_groups(&root, &file.nodes, &mut file.sink);
+        }
+        build::config(&root, &mut included, &mut sink)
     });
-    match config.filter(|_| sink.is_clean()) {
+    let is_clean = sink.is_clean() && included.iter().all(|file| file.sink.is_clean());
+    let (mut faults, mut warnings) = sink.finish();
+    for file in included {
+        let (more_faults, more_warnings) = file.sink.finish();
+        faults.extend(more_faults);
+        warnings.extend(more_warnings);
+    }
+    match config.filter(|_| is_clean) {
         Some(config) => {
-            let (_, warnings) = sink.finish();
             let files = fingerprint.files().map(Path::to_owned).collect();
             Ok(Loaded { config, files, fingerprint, warnings })
         }
-        None => Err(Faults { faults: sink.finish().0, fingerprint }),
+        None => Err(Faults { faults, fingerprint }),
     }
+}
+
+/// Names and texts of the further files of prices.
+fn included(root: &Node) -> Vec<(String, Arc<str>)> {
+    let document = |item: &Item| match &item.value {
+        Value::Document(file) => Some((file.path.display().to_string(), Arc::clone(&file.text))),
+        _ => None,
+    };
+    build::documents(root.node("prices")).filter_map(document).collect()
+}
+
+/// Reads a file of prices. Nothing in it names further files or variables.
+fn include<'t>(name: &'t str, text: &'t str) -> Included<'t> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let files = Files {
+        base_dir: Path::new(""),
+        fingerprint: Fingerprint::default(),
+        pems: BTreeMap::new(),
+    };
+    let partial = !errors.is_empty();
+    let mut reader = Reader { sink: Sink::new(name, text), files, env: &|_| None, partial };
+    for error in &errors {
+        reader.sink.syntax(&error.span().unwrap_or(0..0), error.message());
+    }
+    let root = reader.table(&PRICE_FILE, &(0..0), table.get_ref());
+    Included { sink: reader.sink, nodes: root.nodes("price").to_vec() }
 }
 
 /// Where YAML begins, in a text that is no TOML: its first line is `name:` or `name: value`, and no
@@ -196,16 +236,36 @@ impl Files<'_> {
         if path.as_os_str().is_empty() {
             return Err(Wrong::new("names no file", "write \"file:PATH\""));
         }
+        self.read_up_to(path, LARGEST_FILE_BYTES).map(|(_, bytes)| bytes)
+    }
+
+    fn read_up_to(&mut self, path: &Path, most: u64) -> Result<(PathBuf, Vec<u8>), Wrong> {
         let full = self.base_dir.join(path);
-        let bytes = read_bounded(&full, LARGEST_FILE_BYTES);
+        let bytes = read_bounded(&full, most);
         self.fingerprint.note(&full, bytes.as_ref().ok().map(Vec::as_slice));
-        bytes.map_err(|error| {
-            let path = quote(&full.to_string_lossy());
-            Wrong::new(
-                format!("names the file {path}, which cannot be read: {error}"),
-                cure_of(&error),
-            )
-        })
+        match bytes {
+            Ok(bytes) => Ok((full, bytes)),
+            Err(error) => {
+                let path = quote(&full.to_string_lossy());
+                let problem = format!("names the file {path}, which cannot be read: {error}");
+                Err(Wrong::new(problem, cure_of(&error)))
+            }
+        }
+    }
+
+    /// A file of text, for a table of its own.
+    pub(super) fn document(&mut self, path: &Path) -> Result<Document, Wrong> {
+        let (full, bytes) = self.read_up_to(path, LARGEST_CONFIG_BYTES)?;
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Document { path: full, text: text.into() }),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let path = quote(&full.to_string_lossy());
+                let problem =
+                    format!("names the file {path}, which is not UTF-8 from byte {at} on");
+                Err(Wrong::new(problem, "save it as UTF-8"))
+            }
+        }
     }
 
     /// A PEM file with at least one block whose label ends in `label`.

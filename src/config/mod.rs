@@ -29,7 +29,10 @@ mod units;
 mod values;
 mod watch;
 
-pub use choices::{AccessLog, Dialect, Endpoint, Level, OnDisconnect, Policy, Protocol};
+pub use choices::{
+    AccessLog, Billing, Dialect, Endpoint, Level, OnDisconnect, Policy, Protocol, Unpriced,
+    WhenFull,
+};
 pub use diff::{Change, How, diff};
 pub use fault::{Fault, Faults};
 pub use load::{Fingerprint, Loaded, load, parse, place};
@@ -42,6 +45,10 @@ pub use units::{print_duration, print_size};
 pub use watch::{Watch, watch};
 
 #[cfg(test)]
+mod caller_tests;
+#[cfg(test)]
 mod mistake_tests;
+#[cfg(test)]
+mod price_tests;
 #[cfg(test)]
 mod tests;

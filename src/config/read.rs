@@ -117,6 +117,8 @@ impl Reader<'_, '_> {
                 self.tables(place, table, array)
             }
             (Kind::Headers, DeValue::Table(found)) => Ok(self.headers(place, found)),
+            (Kind::Names, DeValue::Table(found)) => Ok(self.pairs(place, found)),
+            (Kind::Named(table), DeValue::Table(found)) => Ok(self.named(place, table, found)),
             (kind, value) => self.scalar(kind, value),
         };
         if let (Kind::Secret, DeValue::String(text), Ok(_)) = (kind, found.get_ref(), &read) {
@@ -186,6 +188,49 @@ impl Reader<'_, '_> {
             }
         }
         Ok(Value::Nodes(nodes))
+    }
+
+    /// Names of the file's own choice, with names.
+    fn pairs(&mut self, place: Place, found: &DeTable<'_>) -> Value {
+        let mut pairs = Vec::with_capacity(found.len());
+        for (name, value) in found {
+            if self.is_name(place, &name.span(), name.get_ref()) {
+                pairs.push((name.get_ref().to_string(), self.value(place, &Kind::Name, value)));
+            }
+        }
+        Value::Pairs(pairs)
+    }
+
+    /// Names of the file's own choice, with tables.
+    fn named(&mut self, place: Place, table: &'static Table, found: &DeTable<'_>) -> Value {
+        let mut nodes = Vec::with_capacity(found.len());
+        for (name, value) in found {
+            if !self.is_name(place, &name.span(), name.get_ref()) {
+                continue;
+            }
+            match value.get_ref() {
+                DeValue::Table(found) => {
+                    nodes.push((
+                        name.get_ref().to_string(),
+                        self.table(table, &value.span(), found),
+                    ));
+                }
+                other => {
+                    let problem = format!("must hold tables, not {}", a_type(other));
+                    self.wrong(place, &value.span(), Wrong::new(problem, "write { … }"));
+                }
+            }
+        }
+        Value::Named(nodes)
+    }
+
+    fn is_name(&mut self, place: Place, span: &Span, name: &str) -> bool {
+        let read = scalar::name(name);
+        let is_one = read.is_ok();
+        if let Err(wrong) = read {
+            self.wrong(place, span, wrong);
+        }
+        is_one
     }
 
     /// Header lines: names in lower case, none that the gateway sets itself.

@@ -1,5 +1,6 @@
 //! Texts made from the description: the reference, and the commented example.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::keys::ROOT;
@@ -13,9 +14,10 @@ const WIDTH: usize = 96;
 pub fn reference() -> String {
     let mut out = String::from("# Configuration of foretoken\n\n");
     paragraph(&mut out, "", ROOT.doc);
+    let mut said = BTreeSet::new();
     for key in ROOT.keys {
         let table = key.kind.table().expect("the file consists of tables");
-        table_reference(&mut out, table);
+        table_reference(&mut out, table, &mut said);
     }
     out.push_str(
         "\n## Presets of [[provider]]\n\n| preset | base_url | dialect | include_usage |\n",
@@ -31,7 +33,11 @@ pub fn reference() -> String {
     out
 }
 
-fn table_reference(out: &mut String, table: &Table) {
+/// One table and those within it, unless an earlier one had them.
+fn table_reference(out: &mut String, table: &Table, said: &mut BTreeSet<&'static str>) {
+    if !said.insert(table.label) {
+        return;
+    }
     let _ = write!(out, "\n## {}\n\n", table.label);
     paragraph(out, "", table.doc);
     out.push_str("\n| key | value | default | |\n| --- | --- | --- | --- |\n");
@@ -57,7 +63,7 @@ fn table_reference(out: &mut String, table: &Table) {
     }
     for key in table.keys {
         if let Some(inner) = key.kind.table() {
-            table_reference(out, inner);
+            table_reference(out, inner, said);
         }
     }
 }
@@ -81,51 +87,77 @@ pub fn init() -> String {
         "Lines that begin with \"#\" and no blank are settings: at their default, or as an example \
          where there is none.",
     );
+    let mut init = Init { out, said: BTreeSet::new() };
     for key in ROOT.keys {
-        section(&mut out, "", key, true);
+        init.section("", key, true);
     }
-    out
+    init.out
 }
 
-/// One table with its header; tables within it that have headers of their own come after its keys.
-fn section(out: &mut String, parent: &str, key: &Key, outer_shown: bool) {
-    let table = key.kind.table().expect("only tables have headers");
-    let path =
-        if parent.is_empty() { key.name.to_owned() } else { format!("{parent}.{}", key.name) };
-    let shown = key.shown && outer_shown;
-    let mark = if shown { "" } else { "#" };
-    out.push('\n');
-    paragraph(out, "# ", table.doc);
-    let _ = match key.kind {
-        Kind::Sections(_) => writeln!(out, "{mark}[[{path}]]"),
-        _ => writeln!(out, "{mark}[{path}]"),
-    };
-    for inner in table.keys.iter().filter(|key| !matches!(key.kind, Kind::Section(_))) {
-        setting(out, inner, shown);
-    }
-    for inner in table.keys.iter().filter(|key| matches!(key.kind, Kind::Section(_))) {
-        section(out, &path, inner, shown);
-    }
+/// The example while it is written.
+struct Init {
+    out: String,
+    /// Keys that are explained already, by name and sentence: a table that stands at several places
+    /// is explained at the first.
+    said: BTreeSet<(&'static str, &'static str)>,
 }
 
-fn setting(out: &mut String, key: &Key, outer_shown: bool) {
-    paragraph(out, "# ", key.doc);
-    match key.kind {
-        Kind::Choice(choices) => {
-            paragraph(out, "# ", &format!("One of: {}.", choices.now.join(", ")))
+impl Init {
+    /// One table with its header; tables within it that have headers of their own come after its
+    /// keys.
+    fn section(&mut self, parent: &str, key: &Key, outer_shown: bool) {
+        let table = key.kind.table().expect("only tables have headers");
+        let path =
+            if parent.is_empty() { key.name.to_owned() } else { format!("{parent}.{}", key.name) };
+        let shown = key.shown && outer_shown;
+        let mark = if shown { "" } else { "#" };
+        self.out.push('\n');
+        paragraph(&mut self.out, "# ", table.doc);
+        let _ = match key.kind {
+            Kind::Sections(_) => writeln!(self.out, "{mark}[[{path}]]"),
+            _ => writeln!(self.out, "{mark}[{path}]"),
+        };
+        // Before any inner table explains them once more.
+        self.said.extend(table.keys.iter().map(|key| (key.name, key.doc)));
+        for inner in table.keys.iter().filter(|key| !matches!(key.kind, Kind::Section(_))) {
+            self.setting(inner, shown);
         }
-        Kind::List(Kind::Choice(choices)) => {
-            paragraph(out, "# ", &format!("Of: {}.", choices.now.join(", ")));
+        for inner in table.keys.iter().filter(|key| matches!(key.kind, Kind::Section(_))) {
+            self.section(&path, inner, shown);
         }
-        Kind::Inline(table) | Kind::Inlines(table) => {
-            for inner in table.keys {
-                paragraph(out, "#   ", &format!("{}: {}", inner.name, inner.doc));
+    }
+
+    fn setting(&mut self, key: &Key, outer_shown: bool) {
+        paragraph(&mut self.out, "# ", key.doc);
+        match key.kind {
+            Kind::Choice(choices) => {
+                paragraph(&mut self.out, "# ", &format!("One of: {}.", choices.now.join(", ")))
+            }
+            Kind::List(Kind::Choice(choices)) => {
+                paragraph(&mut self.out, "# ", &format!("Of: {}.", choices.now.join(", ")));
+            }
+            kind => {
+                if let Some(table) = kind.table() {
+                    self.explain("#   ", table);
+                }
             }
         }
-        _ => {}
+        let mark = if key.shown && outer_shown { "" } else { "#" };
+        let _ = writeln!(self.out, "{mark}{} = {}", key.name, value(key));
     }
-    let mark = if key.shown && outer_shown { "" } else { "#" };
-    let _ = writeln!(out, "{mark}{} = {}", key.name, value(key));
+
+    /// What the keys of a table in braces are, and of tables within it.
+    fn explain(&mut self, lead: &str, table: &Table) {
+        for key in table.keys {
+            if !self.said.insert((key.name, key.doc)) {
+                continue;
+            }
+            paragraph(&mut self.out, lead, &format!("{}: {}", key.name, key.doc));
+            if let Some(inner) = key.kind.table() {
+                self.explain(&format!("{lead}  "), inner);
+            }
+        }
+    }
 }
 
 /// The example of a key, else its default.

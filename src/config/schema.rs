@@ -54,6 +54,8 @@ pub(super) enum Kind {
         min: f64,
         max: f64,
     },
+    /// One of these numbers.
+    OneOf(&'static [i64]),
     /// A duration; where there is a `word`, that word is a value of its own.
     Duration {
         min: Duration,
@@ -87,10 +89,26 @@ pub(super) enum Kind {
     /// `stdout`, `stderr`, `off` or a path.
     Output,
     Time,
+    /// A name of the IANA database.
+    TimeZone,
+    /// Money, or a rate: a decimal text.
+    Amount,
+    /// The price of a million: a decimal text.
+    PerMillion,
+    /// The price of one: a decimal text.
+    Each,
+    /// A factor: a decimal text.
+    Markup,
+    /// How long a budget lasts.
+    Period,
+    /// A path of a file of text, which is read.
+    Document,
     /// Free text keys with secrets as values: header lines.
     Headers,
     /// A table of anything.
     Anything,
+    /// Free names with names as values.
+    Names,
     List(&'static Kind),
     /// Written as `[name]`.
     Section(&'static Table),
@@ -100,6 +118,8 @@ pub(super) enum Kind {
     Sections(&'static Table),
     /// Written as `name = [{ … }]`.
     Inlines(&'static Table),
+    /// Free names with such tables as values: `name = { a = { … } }`.
+    Named(&'static Table),
 }
 
 impl Kind {
@@ -107,7 +127,7 @@ impl Kind {
     pub(super) fn table(&self) -> Option<&'static Table> {
         match self {
             Kind::Section(table) | Kind::Inline(table) => Some(table),
-            Kind::Sections(table) | Kind::Inlines(table) => Some(table),
+            Kind::Sections(table) | Kind::Inlines(table) | Kind::Named(table) => Some(table),
             _ => None,
         }
     }
@@ -119,8 +139,11 @@ impl Kind {
             Kind::Bool
                 | Kind::Integer { .. }
                 | Kind::Number { .. }
+                | Kind::OneOf(_)
                 | Kind::Headers
                 | Kind::Anything
+                | Kind::Names
+                | Kind::Named(_)
                 | Kind::List(_)
                 | Kind::Section(_)
                 | Kind::Inline(_)
@@ -140,6 +163,7 @@ impl Kind {
             Kind::Bool => "true or false".into(),
             Kind::Integer { min, max } => format!("{min} to {max}"),
             Kind::Number { min, max } => format!("number, {min} to {max}"),
+            Kind::OneOf(numbers) => or(numbers),
             Kind::Duration { word: Some(word), .. } => format!("duration or \"{word}\""),
             Kind::Duration { .. } => "duration".into(),
             Kind::Size { .. } => "size".into(),
@@ -155,6 +179,15 @@ impl Kind {
             Kind::Path => "path".into(),
             Kind::Output => "stdout, stderr, off or a path".into(),
             Kind::Time => "time".into(),
+            Kind::TimeZone => "time zone".into(),
+            Kind::Amount => "decimal text".into(),
+            Kind::PerMillion => "decimal text, for a million".into(),
+            Kind::Each => "decimal text, for each".into(),
+            Kind::Markup => "decimal text, a factor".into(),
+            Kind::Period => "total, daily, weekly, monthly or days as in 7d".into(),
+            Kind::Document => "path".into(),
+            Kind::Names => "table of names".into(),
+            Kind::Named(_) => "table of tables".into(),
             Kind::Headers => "table of secrets".into(),
             Kind::Anything => "table".into(),
             Kind::List(inner) => format!("list of: {}", inner.describe()),
@@ -206,6 +239,24 @@ impl Key {
         self.also = names;
         self
     }
+}
+
+/// The keys of two lists, for tables that have some in common.
+pub(super) const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
+    assert!(first.len() + second.len() == N);
+    let mut keys = [second[0]; N];
+    let mut at = 0;
+    while at < N {
+        keys[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    keys
+}
+
+/// Numbers as a choice: `429 or 402`.
+pub(super) fn or(numbers: &[i64]) -> String {
+    let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    texts.join(" or ")
 }
 
 pub(super) const KIB: u64 = 1 << 10;

@@ -9,10 +9,19 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::choices::{AccessLog, Dialect, Endpoint, Level, OnDisconnect, Policy, Protocol};
+use super::choices::{
+    AccessLog, Dialect, Level, OnDisconnect, Policy, Protocol, Unpriced, WhenFull,
+};
 use super::net::{BaseUrl, Cidr};
-use super::secret::{Digest, Secret};
+use super::secret::Secret;
 use super::units;
+use crate::price;
+
+mod callers;
+mod prices;
+
+pub use callers::{Account, Key, Project, Queue, User};
+pub use prices::{PriceGroup, UNCHANGED_BPS};
 
 /// The whole configuration.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -25,6 +34,18 @@ pub struct Config {
     pub providers: Vec<Provider>,
     #[serde(rename = "model")]
     pub models: Vec<Model>,
+    /// What models cost, and what is charged: of this file, of further ones and imported, without
+    /// those that others go before.
+    #[serde(rename = "price", serialize_with = "prices::entries")]
+    pub prices: Vec<price::Entry>,
+    /// For models without a price whose policy is [`Unpriced::Default`]; always there if one has it.
+    /// Its provider and model are `*`.
+    #[serde(rename = "prices", serialize_with = "prices::default")]
+    pub default_price: Option<price::Entry>,
+    #[serde(rename = "price_group")]
+    pub price_groups: Vec<PriceGroup>,
+    #[serde(rename = "rate", serialize_with = "prices::rates")]
+    pub rates: Vec<price::RateRow>,
     /// Always holds `default`.
     #[serde(rename = "account")]
     pub accounts: Vec<Account>,
@@ -47,6 +68,21 @@ impl Config {
     pub fn provider(&self, name: &str) -> Option<&Provider> {
         self.providers.iter().find(|provider| provider.name == name)
     }
+
+    /// What becomes of an answer of `target`, one of `model`'s, whose caller has left: the target's
+    /// word, else the model's, else the provider's, else `cancel`.
+    pub fn on_disconnect(&self, model: &Model, target: &Target) -> OnDisconnect {
+        let provider = || self.provider(&target.provider).and_then(|it| it.on_disconnect);
+        let said = target.on_disconnect.or(model.on_disconnect).or_else(provider);
+        said.unwrap_or(OnDisconnect::Cancel)
+    }
+
+    /// What an account pays for what costs 10,000: its own markup, else that of its price group.
+    pub fn markup_bps(&self, account: &Account) -> u32 {
+        let is_own = |group: &&PriceGroup| Some(&group.name) == account.price_group.as_ref();
+        let group = || self.price_groups.iter().find(is_own).map(|group| group.markup_bps);
+        account.markup_bps.or_else(group).unwrap_or(UNCHANGED_BPS)
+    }
 }
 
 /// The data port.
@@ -60,6 +96,8 @@ pub struct Server {
     /// SSE comment after so much silence before the first content.
     #[serde(serialize_with = "units::duration_or_off")]
     pub keep_alive_comment: Option<Duration>,
+    /// The status of a refusal for want of money: 429 or 402.
+    pub over_budget_status: u16,
     pub tls: Option<Tls>,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -178,6 +216,13 @@ pub struct Store {
     #[serde(rename = "journal", serialize_with = "units::size")]
     pub journal_bytes: u64,
     pub fsync: Fsync,
+    /// The journal is moved to the database so often.
+    #[serde(serialize_with = "units::duration")]
+    pub flush: Duration,
+    pub when_full: WhenFull,
+    /// Records of single requests are kept for so long; none is for ever.
+    #[serde(serialize_with = "units::duration_or_forever")]
+    pub retention: Option<Duration>,
 }
 
 /// Where usage is kept.
@@ -241,6 +286,8 @@ pub struct Provider {
     /// Names in lower case.
     #[serde(serialize_with = "headers")]
     pub headers: Vec<(String, Secret)>,
+    /// See [`Config::on_disconnect`].
+    pub on_disconnect: Option<OnDisconnect>,
 }
 
 /// How long a provider may take.
@@ -256,6 +303,9 @@ pub struct ProviderTimeouts {
     pub idle: Duration,
     #[serde(serialize_with = "units::duration_or_off")]
     pub total: Option<Duration>,
+    /// For what is left of an answer whose caller has left, if it is read on.
+    #[serde(serialize_with = "units::duration")]
+    pub drain_max: Duration,
 }
 
 /// Connections to a provider.
@@ -291,7 +341,14 @@ pub struct Model {
     /// Names of other models here; never in a circle.
     pub fallbacks: Vec<String>,
     pub rewrite_model: bool,
-    pub on_disconnect: OnDisconnect,
+    /// The most tokens that one answer may have; what strict limits reserve.
+    #[serde(rename = "max_output")]
+    pub max_output_tokens: Option<u64>,
+    pub unpriced: Unpriced,
+    /// Waiting for a target that is free, instead of a refusal.
+    pub queue: Option<Queue>,
+    /// See [`Config::on_disconnect`].
+    pub on_disconnect: Option<OnDisconnect>,
 }
 
 /// One place where a model may be served.
@@ -303,6 +360,8 @@ pub struct Target {
     pub weight: u32,
     /// Lower ones first.
     pub priority: u32,
+    /// See [`Config::on_disconnect`].
+    pub on_disconnect: Option<OnDisconnect>,
 }
 
 /// What a target calls the model.
@@ -321,55 +380,6 @@ impl Serialize for TargetModel {
             TargetModel::Named(name) => serializer.serialize_str(name),
         }
     }
-}
-
-/// Who pays.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Account {
-    pub name: String,
-    pub currency: String,
-}
-
-/// A group of keys.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Project {
-    pub name: String,
-    /// The name of an account here.
-    pub account: String,
-}
-
-/// A person who has keys.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct User {
-    pub name: String,
-    /// The name of an account here.
-    pub account: String,
-}
-
-/// A key that callers present. The secret itself is not kept.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Key {
-    pub name: String,
-    /// The name of a project here.
-    pub project: String,
-    /// The account of that project.
-    pub account: String,
-    /// The name of a user here, of the same account.
-    pub user: Option<String>,
-    /// SHA-256 of what callers present. No two keys have the same.
-    pub sha256: Digest,
-    /// A star stands for any text.
-    pub models: Vec<String>,
-    pub deny_models: Vec<String>,
-    /// Empty is everything.
-    pub endpoints: Vec<Endpoint>,
-    /// Empty is everywhere.
-    pub cidrs: Vec<Cidr>,
-    /// Milliseconds since 1970.
-    #[serde(rename = "expires_at", serialize_with = "units::time")]
-    pub expires_at_unix_ms: Option<u64>,
-    pub tags: Vec<String>,
-    pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 fn address_or_off<S: Serializer>(

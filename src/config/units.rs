@@ -5,6 +5,10 @@ use std::time::Duration;
 use serde::Serializer;
 
 use super::fault::{Wrong, nearest, quote};
+use crate::money;
+
+/// A thousand times the cost: above, a percentage was taken for a factor.
+const MOST_MARKUP_BPS: u32 = 10_000_000;
 
 const DURATIONS: &[(&str, u64)] = &[
     ("us", 1),
@@ -55,6 +59,27 @@ pub fn print_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / scale)
 }
 
+/// A factor as hundredths of a percent: `1.2` is 12_000. At most four digits after the point.
+pub(super) fn parse_markup(text: &str) -> Result<u32, Wrong> {
+    let wrong = |problem: &str| {
+        let problem = format!("{problem}, not {}", quote(text));
+        Wrong::new(problem, "write for example \"1.2\" for 20 percent on top")
+    };
+    // A millionth of a unit for a million of them: the same scale as six digits after the point.
+    let millionths = money::parse_per_million(text)
+        .map_err(|_| wrong("must be a factor: digits, and a point where there is a fraction"))?;
+    if millionths % 100 != 0 {
+        return Err(wrong("must have at most four digits after the point"));
+    }
+    let bps = u32::try_from(millionths / 100).ok().filter(|bps| *bps <= MOST_MARKUP_BPS);
+    bps.ok_or_else(|| wrong("must be at most 1000"))
+}
+
+/// Prints hundredths of a percent as a factor.
+pub(super) fn print_markup(bps: u32) -> String {
+    money::format_per_million(u64::from(bps) * 100)
+}
+
 /// RFC 3339 with an offset, in milliseconds since 1970.
 pub(super) fn parse_time(text: &str) -> Result<u64, Wrong> {
     let wrong = |problem: &str| {
@@ -94,6 +119,17 @@ pub(super) fn duration_or_off<S: Serializer>(
     match value {
         Some(value) => duration(value, serializer),
         None => serializer.serialize_str("off"),
+    }
+}
+
+/// Serialises an optional duration: none is `forever`.
+pub(super) fn duration_or_forever<S: Serializer>(
+    value: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => duration(value, serializer),
+        None => serializer.serialize_str("forever"),
     }
 }
 

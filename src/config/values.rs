@@ -6,12 +6,17 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use jiff::tz::TimeZone;
 
 use super::net::{BaseUrl, Cidr};
 use super::schema::{Kind, Table};
 use super::secret::{Digest, Secret};
 use super::settings::PemFile;
+use crate::limits::Period;
+use crate::money::Currency;
 
 pub(super) type Span = Range<usize>;
 
@@ -35,11 +40,28 @@ pub(super) enum Value {
     Pem(PemFile),
     Path(PathBuf),
     Time(u64),
+    TimeZone(TimeZone),
+    /// In 10^-12.
+    Amount(u128),
+    Period(Period),
+    Document(Document),
     Headers(Vec<(String, Secret)>),
     Anything(serde_json::Map<String, serde_json::Value>),
     List(Vec<Item>),
     Node(Node),
     Nodes(Vec<Node>),
+    /// Free names, each with its text.
+    Pairs(Vec<(String, Item)>),
+    /// Free names, each with its table.
+    Named(Vec<(String, Node)>),
+}
+
+/// A file of text that the configuration names.
+#[derive(Clone, Debug)]
+pub(super) struct Document {
+    /// As messages name it.
+    pub path: PathBuf,
+    pub text: Arc<str>,
 }
 
 /// A value and where it stands.
@@ -70,7 +92,15 @@ impl Value {
             Kind::Integer { min, .. } => Value::Integer(*min),
             Kind::Number { min, .. } => Value::Number(*min),
             Kind::Duration { min, .. } => Value::Duration(Some(*min)),
+            Kind::OneOf(numbers) => Value::Integer(numbers[0]),
             Kind::Size { min, .. } => Value::Size(*min),
+            Kind::Amount => Value::Amount(0),
+            Kind::Markup => Value::Integer(0),
+            Kind::Period => Value::Period(Period::Total),
+            Kind::TimeZone => Value::TimeZone(TimeZone::UTC),
+            Kind::Document | Kind::PerMillion | Kind::Each => Value::Absent,
+            Kind::Names => Value::Pairs(Vec::new()),
+            Kind::Named(_) => Value::Named(Vec::new()),
             Kind::Name | Kind::Slug | Kind::Currency | Kind::Output => Value::Text(String::new()),
             Kind::Choice(choices) => Value::Text(choices.now[0].to_owned()),
             // Port 0 never clashes with another address.
@@ -116,6 +146,20 @@ impl Node {
         item.given && !item.broken
     }
 
+    /// Was nothing in this table, or in a table within, at fault?
+    pub(super) fn is_sound(&self) -> bool {
+        self.items.values().all(|item| {
+            !item.broken
+                && match &item.value {
+                    Value::Node(node) => node.is_sound(),
+                    Value::Nodes(nodes) => nodes.iter().all(Node::is_sound),
+                    Value::Named(nodes) => nodes.iter().all(|(_, node)| node.is_sound()),
+                    Value::List(items) => items.iter().all(|item| !item.broken),
+                    _ => true,
+                }
+        })
+    }
+
     pub(super) fn bool_or(&self, key: &str, default: bool) -> bool {
         if let Value::Bool(value) = self.item(key).value { value } else { default }
     }
@@ -123,6 +167,11 @@ impl Node {
     pub(super) fn integer<N: TryFrom<i64>>(&self, key: &str) -> N {
         let Value::Integer(value) = self.item(key).value else { return self.mismatch(key) };
         N::try_from(value).ok().expect("the description's bounds fit the setting's type")
+    }
+
+    /// Nothing if it is absent.
+    pub(super) fn integer_if<N: TryFrom<i64>>(&self, key: &str) -> Option<N> {
+        matches!(self.item(key).value, Value::Integer(_)).then(|| self.integer(key))
     }
 
     pub(super) fn number(&self, key: &str) -> f64 {
@@ -156,6 +205,49 @@ impl Node {
 
     pub(super) fn secret_if(&self, key: &str) -> Option<Secret> {
         if let Value::Secret(value) = &self.item(key).value { Some(value.clone()) } else { None }
+    }
+
+    /// In 10^-12; nothing if it is absent.
+    pub(super) fn amount_if(&self, key: &str) -> Option<u128> {
+        if let Value::Amount(value) = self.item(key).value { Some(value) } else { None }
+    }
+
+    /// In milliseconds since 1970; nothing if it is absent.
+    pub(super) fn time_if(&self, key: &str) -> Option<u64> {
+        if let Value::Time(unix_ms) = self.item(key).value { Some(unix_ms) } else { None }
+    }
+
+    pub(super) fn period(&self, key: &str) -> Period {
+        let Value::Period(value) = self.item(key).value else { return self.mismatch(key) };
+        value
+    }
+
+    pub(super) fn time_zone(&self, key: &str) -> TimeZone {
+        let Value::TimeZone(value) = &self.item(key).value else { return self.mismatch(key) };
+        value.clone()
+    }
+
+    pub(super) fn currency(&self, key: &str) -> Currency {
+        // A currency that was at fault is an empty text.
+        Currency::parse(&self.text(key)).unwrap_or_default()
+    }
+
+    /// A table of anything.
+    pub(super) fn object(&self, key: &str) -> serde_json::Map<String, serde_json::Value> {
+        match &self.item(key).value {
+            Value::Anything(object) => object.clone(),
+            _ => serde_json::Map::new(),
+        }
+    }
+
+    /// Free names with their texts.
+    pub(super) fn pairs(&self, key: &str) -> &[(String, Item)] {
+        if let Value::Pairs(pairs) = &self.item(key).value { pairs } else { &[] }
+    }
+
+    /// Free names with their tables.
+    pub(super) fn named(&self, key: &str) -> &[(String, Node)] {
+        if let Value::Named(nodes) = &self.item(key).value { nodes } else { &[] }
     }
 
     pub(super) fn pem_if(&self, key: &str) -> Option<PemFile> {

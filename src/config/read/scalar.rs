@@ -9,11 +9,15 @@ use toml::de::DeValue;
 use super::super::choices::{AccessLog, Choices};
 use super::super::fault::{Wrong, did_you_mean, nearest, quote};
 use super::super::net::{BaseUrl, Cidr};
-use super::super::schema::Kind;
+use super::super::schema::{Kind, or};
 use super::super::secret::{Digest, Secret};
-use super::super::units::{parse_duration, parse_size, parse_time, print_duration, print_size};
+use super::super::units::{
+    parse_duration, parse_markup, parse_size, parse_time, print_duration, print_size,
+};
 use super::super::values::Value;
 use super::{Reader, a_type};
+use crate::limits::{PERIOD_MAX_DAYS, Period};
+use crate::money::{self, AmountError};
 
 impl Reader<'_, '_> {
     /// Reads a value that is neither a list nor a described table.
@@ -29,6 +33,16 @@ impl Reader<'_, '_> {
             }
             (Kind::Number { min, max }, DeValue::Integer(_) | DeValue::Float(_)) => {
                 number(*min, *max, value)
+            }
+            (Kind::OneOf(numbers), DeValue::Integer(found)) => {
+                let number = i64::from_str_radix(found.as_str(), found.radix()).ok();
+                match number.filter(|number| numbers.contains(number)) {
+                    Some(number) => Ok(Value::Integer(number)),
+                    None => Err(Wrong::new(
+                        format!("must be {}, not {found}", or(numbers)),
+                        format!("write {}", or(numbers)),
+                    )),
+                }
             }
             (Kind::Time, DeValue::Datetime(time)) => parse_time(&time.to_string()).map(Value::Time),
             (Kind::Anything, DeValue::Table(_)) => match to_json(value) {
@@ -77,6 +91,17 @@ impl Reader<'_, '_> {
                 )),
             },
             Kind::Slug => slug(text),
+            Kind::Amount => {
+                money::parse_amount(text).map(Value::Amount).map_err(|error| no_amount(text, error))
+            }
+            Kind::PerMillion | Kind::Each => price(kind, text),
+            Kind::Markup => parse_markup(text).map(|bps| Value::Integer(i64::from(bps))),
+            Kind::Period => period(text),
+            Kind::TimeZone => time_zone(text),
+            Kind::Document => {
+                let path = path(text)?;
+                self.files.document(Path::new(path)).map(Value::Document)
+            }
             _ => name(text).map(|text| Value::Text(text.to_owned())),
         }
     }
@@ -244,8 +269,69 @@ fn output(text: &str) -> Result<Value, Wrong> {
     Err(Wrong::new(format!("has the unknown value {}", quote(text)), cure))
 }
 
+fn no_amount(text: &str, error: AmountError) -> Wrong {
+    let cure = match error {
+        AmountError::Form => "write for example \"12.50\"",
+        AmountError::TooFine(_) => "round it",
+        AmountError::TooLarge => "write less",
+    };
+    match error {
+        AmountError::Form => Wrong::new(format!("{error}, not {}", quote(text)), cure),
+        _ => Wrong::new(format!("{error}: {}", quote(text)), cure),
+    }
+}
+
+/// Only whether it is a price: it is kept as it was written.
+fn price(kind: &Kind, text: &str) -> Result<Value, Wrong> {
+    let read = match kind {
+        Kind::PerMillion => money::parse_per_million(text).map(|_| ()),
+        _ => money::parse_amount(text).map(|_| ()),
+    };
+    read.map(|()| Value::Text(text.to_owned())).map_err(|error| match error {
+        // For a million of them, its bound is another than that of an amount.
+        AmountError::TooLarge => Wrong::new(format!("is too large: {}", quote(text)), "write less"),
+        error => no_amount(text, error),
+    })
+}
+
+fn period(text: &str) -> Result<Value, Wrong> {
+    if let Some(period) = Period::parse(text) {
+        return Ok(Value::Period(period));
+    }
+    const WORDS: [&str; 4] = ["total", "daily", "weekly", "monthly"];
+    let problem = format!("has the unknown value {}", quote(text));
+    // The ways that others say it.
+    let near = match text {
+        "day" | "1day" | "24h" => Some("daily"),
+        "week" => Some("weekly"),
+        "month" | "1mo" => Some("monthly"),
+        "never" | "once" => Some("total"),
+        _ => nearest(text, WORDS.into_iter()),
+    };
+    let days = format!("1 to {PERIOD_MAX_DAYS} days as in \"7d\"");
+    Err(Wrong::new(
+        problem,
+        match near {
+            Some(near) => format!("did you mean {}? Else {days}", quote(near)),
+            None => format!("valid: {}, or {days}", WORDS.join(", ")),
+        },
+    ))
+}
+
+fn time_zone(text: &str) -> Result<Value, Wrong> {
+    if let Some(zone) = jiff::tz::db().get(text).ok().filter(|zone| !zone.is_unknown()) {
+        return Ok(Value::TimeZone(zone));
+    }
+    let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    let cure = match nearest(text, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {}?", quote(near)),
+        None => "write for example \"Europe/Berlin\" or \"UTC\"".to_owned(),
+    };
+    Err(Wrong::new(format!("names no time zone: {}", quote(text)), cure))
+}
+
 /// Names end up in logs, metrics and header lines: no control characters, bounded.
-fn name(text: &str) -> Result<&str, Wrong> {
+pub(super) fn name(text: &str) -> Result<&str, Wrong> {
     const LONGEST: usize = 256;
     if text.is_empty() {
         return Err(Wrong::new("is empty", "give it a name"));
@@ -303,14 +389,25 @@ fn wrong_type(kind: &Kind, value: &DeValue<'_>) -> Wrong {
                 format!("write \"{number}B\" for bytes, or use KB, MB, GB, KiB, MiB, GiB or TiB"),
             );
         }
+        Kind::Amount | Kind::PerMillion | Kind::Each | Kind::Markup if bare => {
+            let number = number.trim_end_matches(['.']);
+            return Wrong::new(
+                format!("must be text, so that it stays exact, not the number {number}"),
+                format!("write \"{number}\""),
+            );
+        }
         Kind::Bool => ("true or false", "write true or false without quotes".to_owned()),
-        Kind::Integer { .. } => ("a whole number", "write a number without quotes".to_owned()),
+        Kind::Integer { .. } | Kind::OneOf(_) => {
+            ("a whole number", "write a number without quotes".to_owned())
+        }
         Kind::Number { .. } => ("a number", "write a number without quotes".to_owned()),
         Kind::List(inner) => {
             let example = if inner.is_text() { "[\"…\"]" } else { "[…]" };
             ("a list", format!("write {example}"))
         }
-        Kind::Headers | Kind::Anything | Kind::Inline(_) => ("a table", "write { … }".to_owned()),
+        Kind::Headers | Kind::Anything | Kind::Names | Kind::Inline(_) | Kind::Named(_) => {
+            ("a table", "write { … }".to_owned())
+        }
         Kind::Inlines(_) => ("a list of tables", "write [{ … }]".to_owned()),
         Kind::Section(table) | Kind::Sections(table) => {
             let must =
