@@ -15,7 +15,7 @@ use crate::error::TABLE;
 /// What is read at scrape time from other rooms. A label that does not apply stays out.
 #[derive(Default, Debug)]
 pub struct Gauges {
-    families: BTreeMap<Gauge, Vec<(String, u64)>>,
+    families: BTreeMap<Gauge, Vec<(String, String)>>,
 }
 
 /// The families, in the order in which they are printed.
@@ -25,6 +25,13 @@ enum Gauge {
     PoolConnections,
     Connections,
     JournalBytes,
+    FlushLag,
+    CommitFailures,
+    JournalRefused,
+    Cost,
+    Charge,
+    Unpriced,
+    SoftBudgets,
     ConfigGeneration,
     ConfigLastReloadSuccess,
     AccessLogDropped,
@@ -47,6 +54,41 @@ impl Gauge {
                 "foretoken_journal_bytes",
                 "gauge",
                 "Bytes of the journal that are not yet stored.",
+            ],
+            Gauge::FlushLag => [
+                "foretoken_flush_lag_seconds",
+                "gauge",
+                "Age of the oldest record that is not in the store yet.",
+            ],
+            Gauge::CommitFailures => [
+                "foretoken_store_failures_total",
+                "counter",
+                "Attempts to move the journal into the store that failed and were made again.",
+            ],
+            Gauge::JournalRefused => [
+                "foretoken_journal_refused_total",
+                "counter",
+                "Requests for which the journal had no room.",
+            ],
+            Gauge::Cost => [
+                "foretoken_cost_total",
+                "counter",
+                "What the upstreams are owed, in units of the account's currency.",
+            ],
+            Gauge::Charge => [
+                "foretoken_charge_total",
+                "counter",
+                "What the accounts are charged, in units of their currency.",
+            ],
+            Gauge::Unpriced => [
+                "foretoken_unpriced_total",
+                "counter",
+                "Requests that cost nothing because their model has no price.",
+            ],
+            Gauge::SoftBudgets => [
+                "foretoken_soft_budgets_passed_total",
+                "counter",
+                "Soft budgets that were passed, each once in its period.",
             ],
             Gauge::ConfigGeneration => [
                 "foretoken_config_generation",
@@ -89,6 +131,26 @@ impl Gauges {
         self.add(Gauge::JournalBytes, &[], bytes);
     }
 
+    /// Age of the oldest record that is not in the store yet, attempts to store that failed, and
+    /// requests that the journal had no room for.
+    pub fn store(&mut self, lag_ms: u64, failures: u64, refused: u64) {
+        self.add_text(Gauge::FlushLag, &[], Seconds(lag_ms.saturating_mul(1000)).to_string());
+        self.add(Gauge::CommitFailures, &[], failures);
+        self.add(Gauge::JournalRefused, &[], refused);
+    }
+
+    /// What requests cost and are charged since the start, as decimal texts.
+    pub fn money(&mut self, currency: &str, cost: String, charge: String) {
+        self.add_text(Gauge::Cost, &[("currency", currency)], cost);
+        self.add_text(Gauge::Charge, &[("currency", currency)], charge);
+    }
+
+    /// Requests without a price, and soft budgets that were passed.
+    pub fn alerts(&mut self, unpriced: u64, soft_budgets: u64) {
+        self.add(Gauge::Unpriced, &[], unpriced);
+        self.add(Gauge::SoftBudgets, &[], soft_budgets);
+    }
+
     /// The configuration in use, and whether the last attempt to load another was accepted.
     pub fn config(&mut self, generation: u64, last_reload_success: bool) {
         self.add(Gauge::ConfigGeneration, &[], generation);
@@ -101,6 +163,10 @@ impl Gauges {
     }
 
     fn add(&mut self, gauge: Gauge, pairs: &[(&str, &str)], value: u64) {
+        self.add_text(gauge, pairs, value.to_string());
+    }
+
+    fn add_text(&mut self, gauge: Gauge, pairs: &[(&str, &str)], value: String) {
         self.families.entry(gauge).or_default().push((labels(pairs), value));
     }
 }
@@ -132,7 +198,7 @@ impl Registry {
             let head = gauge.head();
             out.head(&head);
             for (labels, value) in rows {
-                out.value(head[0], labels, *value);
+                out.line(head[0], labels, format_args!("{value}"));
             }
         }
         process::encode(&mut out, self.started_unix_ms);

@@ -286,6 +286,8 @@ pub struct Registry {
     per_worker: PerWorker<WorkerShard>,
     series: Mutex<BTreeMap<(String, String), Arc<Series>>>,
     targets: Mutex<BTreeMap<String, Arc<TargetSeries>>>,
+    unpriced: AtomicU64,
+    soft_budgets: AtomicU64,
 }
 
 impl Registry {
@@ -302,6 +304,8 @@ impl Registry {
             per_worker: PerWorker::new(workers),
             series: Mutex::default(),
             targets: Mutex::default(),
+            unpriced: AtomicU64::new(0),
+            soft_budgets: AtomicU64::new(0),
         })
     }
 
@@ -343,6 +347,21 @@ impl Registry {
     pub fn refuse(&self, worker: usize, kind: Kind) {
         let shard = self.per_worker.of(worker, || WorkerShard { refused: zeros() });
         shard.refused[kind as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that cost nothing because its model has no price.
+    pub fn unpriced(&self) {
+        self.unpriced.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a soft budget that was passed.
+    pub fn soft_budget_passed(&self) {
+        self.soft_budgets.fetch_add(1, Relaxed);
+    }
+
+    /// Requests without a price, and soft budgets that were passed, since the start.
+    pub fn alerts(&self) -> (u64, u64) {
+        (self.unpriced.load(Relaxed), self.soft_budgets.load(Relaxed))
     }
 
     pub(super) fn refused(&self, kind: Kind) -> u64 {
