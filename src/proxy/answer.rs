@@ -169,6 +169,15 @@ impl Answer {
         }
     }
 
+    /// The tier of service that the upstream says it gave: prices may depend on it.
+    pub(super) fn service_tier(&self) -> Option<&str> {
+        match &self.reader {
+            Reader::Stream(reader) => reader.service_tier(),
+            Reader::Unary(reader) => reader.service_tier(),
+            Reader::Opaque => None,
+        }
+    }
+
     /// The connection goes back to its pool if the answer was read to its end; else it is cut.
     pub(super) fn into_exchange(self) -> Exchange {
         self.exchange

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::dialect::{End, classify, inspect, scrub_error, splice};
 use crate::error::{Effect, Error, Kind};
 use crate::health::Sample;
+use crate::ident::Alias;
 use crate::proxy::answer::{Answer, Progress, Reader};
 use crate::proxy::attempts::Ask;
 use crate::proxy::head::upstream_headers;
@@ -197,7 +198,8 @@ impl<'a> Attempt<'a> {
     /// Puts the request on a connection.
     fn begin(&mut self, ask: &Ask<'_, '_>, conn: Conn) {
         let provider = ask.provider(self.pick);
-        let model = self.target.upstream_model.as_deref();
+        let renamed = ask.plan.renamed.as_ref().map(Alias::as_str);
+        let model = self.target.upstream_model.as_deref().or(renamed);
         let wants = ask.plan.stream && !ask.plan.wants_usage;
         self.strip_usage = wants && provider.include_usage;
         let edits = splice(ask.asked, model, self.strip_usage);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::clock;
+use crate::admit::Terms;
+use crate::clock::{self, Now};
 use crate::dialect::{Asked, sentence};
 use crate::error::{Effect, Error, Kind, Same};
 use crate::exchange::Downstream;
@@ -16,7 +17,7 @@ use crate::proxy::answer::Progress;
 use crate::proxy::attempt::{Attempt, Pick, Winner};
 use crate::proxy::plan::Plan;
 use crate::proxy::record::Record;
-use crate::proxy::relay::COMMENT;
+use crate::proxy::relay::{COMMENT, key_ended};
 use crate::proxy::reply;
 use crate::proxy::snapshot::{Provider, Settings, Snapshot};
 use crate::proxy::worker::Worker;
@@ -35,11 +36,24 @@ pub(super) struct Ask<'a, 'r> {
     pub plan: &'r Plan,
     pub asked: &'r Asked<'r>,
     pub body: &'r Bytes,
+    pub terms: &'r Terms,
+    pub now: Now,
 }
 
 impl<'a> Ask<'a, '_> {
     pub(super) fn target(&self, pick: Pick) -> &'a Target {
         &self.snapshot.table.route(pick.route).candidates[pick.candidate].target
+    }
+
+    /// Whether nobody knows what the candidate costs, and it is then not to be asked.
+    fn is_refused(&self, pick: Pick) -> bool {
+        let (name, at) = (self.plan.asked_name(), self.now.unix_ms);
+        self.snapshot.is_refused(pick, name, self.terms, at)
+    }
+
+    /// How long the rest of an answer is read when its caller has left.
+    pub(super) fn drain(&self, pick: Pick) -> Option<Duration> {
+        self.snapshot.drain(pick)
     }
 
     pub(super) fn provider(&self, pick: Pick) -> &'a Provider {
@@ -81,6 +95,8 @@ struct Set<'a> {
     hold_over: bool,
     comment_at: Option<Instant>,
     repeated_only: bool,
+    /// The caller has left; the answer is waited for all the same, for its usage, until then.
+    gone_until: Option<Instant>,
     /// The soonest reset among the candidates that were left out because of a rate limit.
     soonest: Option<Duration>,
 }
@@ -98,6 +114,7 @@ impl<'a> Set<'a> {
             hold_over: false,
             comment_at: None,
             repeated_only: false,
+            gone_until: None,
             soonest: None,
         };
         if ask.plan.stream {
@@ -136,6 +153,9 @@ impl<'a> Set<'a> {
     fn start_next(&mut self, ask: &Ask<'a, '_>) -> Result<(), Error> {
         while let Some(pick) = self.peek_next(ask) {
             self.next += 1;
+            if ask.is_refused(pick) {
+                continue;
+            }
             match ask.provider(pick).pick(clock::instant()) {
                 Ok(keyed) => {
                     self.put(Attempt::new(ask, pick, keyed, false, false));
@@ -197,8 +217,11 @@ impl<'a> Set<'a> {
                     Poll::Pending => {}
                 }
             }
-            if down.poll_gone(cx).is_ready() {
+            if down.poll_gone(cx).is_ready() && !self.reads_on(ask) {
                 return Poll::Ready(Err(client_gone()));
+            }
+            if record.poll_ended(cx) {
+                return Poll::Ready(Err(key_ended()));
             }
             if self.poll_times(cx, ask, down, timer, record)? {
                 continue;
@@ -207,6 +230,18 @@ impl<'a> Set<'a> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether the answer is waited for although the caller has left: once asked, an upstream works
+    /// and bills, and only the end of its answer says how much.
+    fn reads_on(&mut self, ask: &Ask<'a, '_>) -> bool {
+        if self.gone_until.is_none() {
+            let sent = self.running.iter().flatten().find(|attempt| attempt.sent_at.is_some());
+            let drain = sent.and_then(|attempt| ask.drain(attempt.pick));
+            self.gone_until = drain.map(|drain| clock::instant() + drain);
+            self.comment_at = None;
+        }
+        self.gone_until.is_some()
     }
 
     /// Whether an attempt was started in this round and has not been polled yet.
@@ -226,11 +261,14 @@ impl<'a> Set<'a> {
         let deadlines = self.running.iter().flatten().filter_map(|a| a.deadline(ask));
         let held = self.running.iter().flatten().any(Attempt::holds_frames);
         let hold = held.then_some(self.hold_until);
-        timer.set(deadlines.chain(hold).chain(self.comment_at).min());
+        timer.set(deadlines.chain(hold).chain(self.comment_at).chain(self.gone_until).min());
         if timer.poll(cx).is_pending() {
             return Ok(false);
         }
         let now = clock::instant();
+        if self.gone_until.is_some_and(|until| until <= now) {
+            return Err(client_gone());
+        }
         if held && now >= self.hold_until {
             self.hold_over = true;
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::admit::Taken;
+use crate::admit::{AccountCell, Taken};
 use crate::error::{Error, Kind};
 use crate::exchange::Downstream;
 use crate::net::LazyTimer;
@@ -32,6 +32,7 @@ pub(super) struct Spooled {
 /// faults, or `ClientGone`.
 pub(super) async fn take<D: Downstream>(
     worker: &Worker,
+    account: &AccountCell,
     head: &RequestHead,
     down: &mut D,
     timer: &mut LazyTimer,
@@ -49,7 +50,7 @@ pub(super) async fn take<D: Downstream>(
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    let mut room = Room { worker, taken: None };
+    let mut room = Room { worker, account, taken: None };
     // Charged is what has arrived, not what is announced: announcing costs a caller nothing.
     room.grow_to(0)?;
     let mut body = Vec::new();
@@ -119,6 +120,7 @@ fn inflate(
 /// The part of the process's body memory that this request holds.
 struct Room<'a> {
     worker: &'a Worker,
+    account: &'a AccountCell,
     taken: Option<Taken>,
 }
 
@@ -128,7 +130,7 @@ impl Room<'_> {
         let bytes = bytes as u64;
         let fits = match &mut self.taken {
             None => {
-                self.taken = budget.try_take(bytes);
+                self.taken = budget.try_take_for(self.account.body_share(), bytes);
                 self.taken.is_some()
             }
             Some(taken) if taken.amount() < bytes => taken.grow(bytes - taken.amount()),

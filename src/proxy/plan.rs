@@ -16,8 +16,12 @@ pub(super) struct Plan {
     pub stream: bool,
     /// Whether the caller wants to see the usage chunk.
     pub wants_usage: bool,
+    /// The alias that the key's own name for the model stands for, if it has one.
+    pub renamed: Option<Alias>,
     /// Answers per request, each with its own end.
     pub choices: u32,
+    /// Answers that are generated and billed, shown or not.
+    pub candidates: u32,
     /// Whether a duplicate upstream would do no harm.
     pub duplicate_safe: bool,
     pub max_output_tokens: Option<u64>,
@@ -35,8 +39,10 @@ impl Plan {
         asked: &Asked<'_>,
         model: Alias,
     ) -> Result<Plan, Error> {
-        let route = snapshot.table.find(model.as_str());
-        if !grant.allows_model(model.as_str()) {
+        let renamed = grant.alias_of(model.as_str()).cloned();
+        let alias = renamed.as_ref().unwrap_or(&model);
+        let route = snapshot.table.find(alias.as_str());
+        if !grant.allows_model(alias.as_str()) {
             return Err(Error::downstream(
                 Kind::ModelNotAllowed,
                 format!(
@@ -49,14 +55,21 @@ impl Plan {
         Ok(Plan {
             endpoint: asked.endpoint,
             model,
+            renamed,
             route,
             stream: asked.stream,
             wants_usage: asked.wants_usage(),
             choices: asked.choices(),
+            candidates: asked.candidates(),
             duplicate_safe: asked.duplicate_safe,
             max_output_tokens: asked.max_output_tokens,
             body_bytes: asked.estimate_bytes,
         })
+    }
+
+    /// The name that is passed on where a target takes whatever was asked for.
+    pub(super) fn asked_name(&self) -> &str {
+        self.renamed.as_ref().unwrap_or(&self.model).as_str()
     }
 
     /// What an event stream of this endpoint consists of.

@@ -3,22 +3,27 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::task::Context;
 use std::time::Instant;
 
-use crate::admit::{Ask, Permit, admit};
-use crate::auth::Held;
+use crate::admit::{Alerts, Rates, Refusal, Terms};
+use crate::auth::{Grant, Held};
 use crate::clock::{self, Now};
 use crate::dialect::{Endpoint, StreamKind, Units};
 use crate::error::{Error, Kind, Origin};
 use crate::ident::{Alias, RequestId, TargetId};
 use crate::meter::{
-    self, AttemptRecord, Candidate, End, Entry, Mark, ModelEstimate, Opening, State,
+    self, AttemptRecord, Candidate, End, Entry, Mark, ModelEstimate, Opening, Priced, State,
 };
+use crate::money::Currency;
+use crate::proxy::admission::{Admitted, Demand, error_of};
 use crate::proxy::answer::{Answer, Reader};
 use crate::proxy::attempt::{Pick, Winner};
+use crate::proxy::ending::Place;
 use crate::proxy::plan::Plan;
+use crate::proxy::pricing::Bill;
 use crate::proxy::snapshot::{CandidateSeries, Snapshot};
-use crate::proxy::worker::Worker;
+use crate::proxy::worker::{Kept, Payer, Worker};
 use crate::route::MAX_PICKS;
 use crate::telemetry::{self, Inflight, Line, TokenKind};
 use crate::wire::Version;
@@ -54,12 +59,34 @@ pub(super) struct Record<'w> {
     upstream_id: Option<Box<str>>,
     units: Units,
     entry: Option<Entry>,
-    permit: Option<Permit>,
+    /// Under way, and to be ended if the key is.
+    place: Option<Place<'w>>,
+    admitted: Option<Admitted>,
+    /// Text beyond which more must be reserved.
+    until_bytes: u64,
+    terms: Option<Rc<Kept<Terms>>>,
+    /// What is left of the tightest limits, once that is known.
+    rates: Rates,
+    waited: bool,
+    /// The name by which prices are found where a target takes whatever was asked for.
+    renamed: Option<Alias>,
+    bill: Bill,
     estimate: Option<&'w ModelEstimate>,
+}
+
+/// What a record is opened with, beside what is known of the request already.
+#[derive(Clone, Copy)]
+pub(super) struct OpeningParts<'a> {
+    pub plan: &'a Plan,
+    pub grant: &'a Grant,
+    pub end_user: Option<&'a str>,
+    /// The labels of key and request, joined by commas.
+    pub tags: &'a str,
 }
 
 /// Who served, and where it is counted.
 struct Served<'w> {
+    pick: Pick,
     alias: &'w Alias,
     target: &'w TargetId,
     counted: &'w CandidateSeries,
@@ -97,7 +124,14 @@ impl<'w> Record<'w> {
             upstream_id: None,
             units: Units::default(),
             entry: None,
-            permit: None,
+            place: None,
+            admitted: None,
+            until_bytes: u64::MAX,
+            terms: None,
+            rates: Rates::default(),
+            waited: false,
+            renamed: None,
+            bill: Bill::default(),
             estimate: None,
         }
     }
@@ -155,6 +189,21 @@ impl<'w> Record<'w> {
         self.held = Some(held);
     }
 
+    /// From here on the request ends when its key is blocked at once.
+    pub(super) fn under_way(&mut self, held: Rc<Held>) {
+        self.place = Some(self.worker.running.enter(held));
+    }
+
+    /// Whether the key was blocked at once.
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> bool {
+        self.place.as_ref().is_some_and(|place| place.poll_ended(cx))
+    }
+
+    /// What is left of the tightest limits of the key.
+    pub(super) fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
     pub(super) fn endpoint(&mut self, endpoint: Endpoint) {
         self.endpoint = Some(endpoint);
     }
@@ -168,40 +217,67 @@ impl<'w> Record<'w> {
         self.stream = stream;
     }
 
-    /// Reserves what the request may use, and opens its record in the journal, before anything of
-    /// it is sent.
+    /// Weighs the request.
     ///
     /// # Errors
-    /// Limits that are reached, or a journal that is full.
-    pub(super) fn admit(
-        &mut self,
-        plan: &Plan,
-        held: &Held,
-        end_user: Option<&str>,
-    ) -> Result<(), Error> {
-        let (grant, snapshot) = (held.grant(), self.snapshot);
-        let route = snapshot.table.route(plan.route);
+    /// `Unpriced` where nobody knows what the model costs, and it is then not to be served.
+    pub(super) fn demand(&mut self, plan: &Plan, payer: &Payer) -> Result<Demand, Error> {
+        let snapshot = self.snapshot;
+        let kept = payer.terms();
+        let terms = kept.shared();
+        let at = self.now.unix_ms;
+        self.renamed.clone_from(&plan.renamed);
+        let name = plan.asked_name();
         let estimate = &snapshot.estimates[plan.route];
-        let output = plan.max_output_tokens.unwrap_or_else(|| estimate.estimate_output());
-        let tokens = estimate
-            .estimate_input(plan.body_bytes as u64)
-            .saturating_add(output.saturating_mul(u64::from(plan.choices)));
-        let ask = Ask { tokens, cost_pico: 0 };
-        let permit = self.worker.with_payer(grant, &route.alias, |cell, scopes| {
-            admit(cell, scopes, ask, self.now.instant)
-        });
-        self.permit = Some(permit.map_err(|refusal| {
-            Error::downstream(
-                Kind::KeyLimited,
-                format!("{refusal}; ask again when other requests have ended"),
+        let find = || snapshot.ceiling(plan.route, name, terms, at);
+        let ceiling = match snapshot.passes_names_on(plan.route) {
+            true => find(),
+            false => payer.ceiling(at, find),
+        };
+        if snapshot.is_all_refused(plan.route, name, terms, at) {
+            return Err(Error::downstream(
+                Kind::Unpriced,
+                format!(
+                    "the model `{name}` has no price here, and is not served without one; ask the operator to set it"
+                ),
             )
-        })?);
+            .param("model"));
+        }
+        self.terms = Some(kept);
+        self.estimate = Some(estimate);
+        Ok(Demand::of(plan, estimate, snapshot.terms[plan.route].max_output, ceiling))
+    }
+
+    /// The request was let in.
+    pub(super) fn admitted(&mut self, admitted: Admitted, rates: Rates, waited: bool) {
+        self.until_bytes = admitted.until_bytes();
+        self.admitted = Some(admitted);
+        self.rates = rates;
+        self.waited = waited;
+    }
+
+    /// The request was not let in. It is recorded all the same, if there is room in the journal.
+    pub(super) fn refused(&mut self, refusal: &Refusal, opening: &OpeningParts<'_>) -> Error {
+        self.rates = refusal.rates;
+        let _ = self.open(opening);
+        error_of(refusal, self.snapshot.settings.over_budget_status)
+    }
+
+    /// Opens the request's record in the journal, before anything of it is sent.
+    ///
+    /// # Errors
+    /// A journal that is full.
+    pub(super) fn open(&mut self, parts: &OpeningParts<'_>) -> Result<(), Error> {
+        let OpeningParts { plan, grant, end_user, tags } = *parts;
+        let snapshot = self.snapshot;
+        let route = snapshot.table.route(plan.route);
         let mut candidates = [Candidate::default(); MAX_PICKS];
         for (slot, candidate) in candidates.iter_mut().zip(&route.candidates) {
             let score = candidate.weight as f32;
             *slot = Candidate { target: candidate.target.id.as_str(), score };
         }
         let count = route.candidates.len().min(MAX_PICKS);
+        let reserved = self.admitted.as_ref().map(Admitted::reserved).unwrap_or_default();
         let opening = Opening {
             id: self.id,
             key: &grant.key_id,
@@ -209,15 +285,18 @@ impl<'w> Record<'w> {
             project: &grant.project,
             user: grant.user.as_deref().unwrap_or(""),
             end_user: end_user.unwrap_or(""),
+            tags,
+            client: self.client,
             endpoint: plan.endpoint.name(),
             model: &plan.model,
             is_stream: plan.stream,
-            reserved_tokens: tokens,
-            reserved_cost_pico: 0,
+            currency: self.terms.as_ref().map_or(Currency::USD, |terms| terms.shared().currency),
+            reserved_tokens: reserved.tokens,
+            reserved_cost_pico: reserved.cost_pico,
             candidates: &candidates[..count],
             room: snapshot.room,
         };
-        let entry = self.worker.meter.open(&opening, self.now).map_err(|full| {
+        let mut entry = self.worker.meter.open(&opening, self.now).map_err(|full| {
             Error::new(
                 Kind::Shedding,
                 Origin::Internal,
@@ -225,9 +304,36 @@ impl<'w> Record<'w> {
             )
             .because(full)
         })?;
+        if self.waited {
+            entry.waited();
+        }
         self.entry = Some(entry);
-        self.estimate = Some(estimate);
         Ok(())
+    }
+
+    /// The bytes of text that an answer may have before [`Record::extend`] must be asked.
+    pub(super) fn reserved_until_bytes(&self) -> u64 {
+        self.until_bytes
+    }
+
+    /// Reserves more for an answer of so many bytes of text.
+    ///
+    /// # Errors
+    /// A limit without room that says that the answer is then cut.
+    pub(super) fn extend(&mut self, bytes: u64) -> Result<(), Error> {
+        let Some(admitted) = &mut self.admitted else { return Ok(()) };
+        let extended = admitted.extend(bytes, clock::now());
+        self.until_bytes = admitted.until_bytes();
+        if admitted.overrun
+            && let Some(entry) = &mut self.entry
+        {
+            entry.overrun();
+        }
+        extended.map_err(|refusal| {
+            let mut error = error_of(&refusal, self.snapshot.settings.over_budget_status);
+            error.code = Some("quota_exhausted".into());
+            error
+        })
     }
 
     pub(super) fn first_sent(&mut self, at: Instant) {
@@ -260,6 +366,8 @@ impl<'w> Record<'w> {
                 error: Some(error),
                 units: meter::Units::default(),
                 ttft_us: None,
+                cost_pico: 0,
+                price_version: 0,
             });
         }
     }
@@ -271,6 +379,7 @@ impl<'w> Record<'w> {
         let counted = &self.snapshot.series[route][candidate];
         let route = self.snapshot.table.route(route);
         self.served = Some(Served {
+            pick,
             alias: &route.alias,
             target: &route.candidates[candidate].target.id,
             counted,
@@ -308,15 +417,29 @@ impl<'w> Record<'w> {
         }
         let Some(mut entry) = self.entry.take() else { return Mark::default() };
         let units = meter_units(&self.units);
+        self.bill = self.bill_of(&winner.answer, &units);
+        let Bill { cost_pico, charge_pico, price_version, fx_rate_pico, unpriced } = self.bill;
         if let Some(served) = &self.served {
             entry.attempt(AttemptRecord {
                 target: served.target.clone(),
                 error,
                 units,
                 ttft_us: self.ttft_us,
+                cost_pico,
+                price_version,
             });
+            if error.is_some() {
+                entry.serving(served.target.clone());
+            }
         }
         entry.units(units);
+        entry.price(Priced {
+            cost_pico,
+            charge_pico,
+            price_version,
+            fx_rate_pico,
+            is_unpriced: unpriced,
+        });
         if let Some(model) = winner.answer.model_served() {
             entry.model_served(model);
         }
@@ -327,11 +450,40 @@ impl<'w> Record<'w> {
             estimate.learn_input(self.units.input(), self.body_bytes);
             estimate.learn_output(self.units.output());
         }
-        if let Some(permit) = self.permit.take() {
-            permit.settle(Ask { tokens: self.units.input() + self.units.output(), cost_pico: 0 });
+        let now = clock::now();
+        let tokens = self.units.input() + self.units.output();
+        let alerts = self.admitted.take().map(|admitted| admitted.settle(tokens, charge_pico, now));
+        if alerts.as_ref().is_some_and(|alerts| alerts.overran) {
+            entry.overrun();
         }
         let state = if self.units.estimated { State::Estimated } else { State::Settled };
-        entry.settle(End { status: self.status, error, state }, clock::now())
+        let mark = entry.settle(End { status: self.status, error, state }, now);
+        if unpriced || alerts.as_ref().is_some_and(|alerts| !alerts.passed.is_empty()) {
+            self.alert(unpriced, alerts.as_ref());
+        }
+        mark
+    }
+
+    /// What the answer costs.
+    fn bill_of(&self, answer: &Answer, units: &meter::Units) -> Bill {
+        let (Some(served), Some(terms)) = (&self.served, &self.terms) else {
+            return Bill::default();
+        };
+        let name = self.renamed.as_ref().unwrap_or(&self.model).as_str();
+        let tier = answer.service_tier();
+        self.snapshot.bill(served.pick, name, terms.shared(), self.now.unix_ms, units, tier)
+    }
+
+    #[cold]
+    fn alert(&self, unpriced: bool, alerts: Option<&Alerts>) {
+        let grant = self.held.as_ref().map(|held| held.grant());
+        let key = grant.map_or("", |grant| grant.key_name.as_ref());
+        for alert in alerts.iter().flat_map(|alerts| &alerts.passed) {
+            self.worker.tell_passed(alert, key);
+        }
+        if unpriced {
+            self.worker.tell_unpriced(self.model.as_str(), key);
+        }
     }
 
     fn units_of(&self, answer: &Answer) -> Units {
@@ -357,19 +509,29 @@ impl<'w> Record<'w> {
         }
         // Nothing of an answer reached the caller: the reservation goes back. What an upstream may
         // have worked on all the same is unknown when it never said how it went.
+        let vague = matches!(
+            error.kind,
+            Kind::TimeoutHeaders
+                | Kind::Connect
+                | Kind::Truncated
+                | Kind::ClientGone
+                | Kind::KeyDisabled
+        );
+        let is_known = self.sent_at.is_none() || !vague || error.unprocessed;
+        self.end_without_answer(error.kind, is_known);
+    }
+
+    /// Books a request of which the caller got nothing. What was reserved comes back, unless it is
+    /// not known what an upstream has used: then it counts until somebody finds out.
+    fn end_without_answer(&mut self, kind: Kind, is_known: bool) {
+        let now = clock::now();
         if let Some(entry) = self.entry.take() {
-            let vague = matches!(
-                error.kind,
-                Kind::TimeoutHeaders | Kind::Connect | Kind::Truncated | Kind::ClientGone
-            );
-            let state = match self.sent_at.is_some() && vague && !error.unprocessed {
-                true => State::Unsettled,
-                false => State::Settled,
-            };
-            let end = End { status: self.status, error: Some(error.kind), state };
-            let _ = entry.settle(end, clock::now());
+            let state = if is_known { State::Settled } else { State::Unsettled };
+            let _ = entry.settle(End { status: self.status, error: Some(kind), state }, now);
         }
-        self.permit = None;
+        if let Some(admitted) = self.admitted.take().filter(|_| !is_known) {
+            admitted.forfeit(now);
+        }
     }
 
     fn log(&self) {
@@ -415,7 +577,7 @@ impl<'w> Record<'w> {
                 (TokenKind::InText, units.in_text),
                 (TokenKind::InAudio, units.in_audio),
                 (TokenKind::InImage, units.in_image),
-                (TokenKind::InCacheRead, units.in_cache_read),
+                (TokenKind::InCacheRead, units.in_cache_read + units.in_cache_read_audio),
                 (TokenKind::InCacheWrite, units.in_cache_write_other),
                 (TokenKind::OutText, units.out_text),
                 (TokenKind::OutReasoning, units.out_reasoning),
@@ -439,12 +601,8 @@ impl Drop for Record<'_> {
             let kind = if panicking { Kind::Internal } else { Kind::Cancelled };
             self.status = kind.row().status;
             self.error.get_or_insert(kind);
-            if let Some(entry) = self.entry.take() {
-                let sent = self.sent_at.is_some();
-                let state = if sent { State::Unsettled } else { State::Settled };
-                let end = End { status: self.status, error: self.error, state };
-                let _ = entry.settle(end, clock::now());
-            }
+            let is_known = self.sent_at.is_none();
+            self.end_without_answer(kind, is_known);
         }
         self.count();
         self.log();
@@ -459,7 +617,7 @@ fn meter_units(units: &Units) -> meter::Units {
         in_video: units.in_video,
         in_tool: units.in_tool,
         in_cache_read: units.in_cache_read,
-        in_cache_read_audio: 0,
+        in_cache_read_audio: units.in_cache_read_audio,
         in_cache_write_5m: units.in_cache_write_5m,
         in_cache_write_1h: units.in_cache_write_1h,
         in_cache_write_other: units.in_cache_write_other,
@@ -471,6 +629,6 @@ fn meter_units(units: &Units) -> meter::Units {
         search_units: units.search_units,
         chars_in: units.chars_in,
         images_out: units.images_out,
-        seconds_in_milli: units.seconds_in.saturating_mul(1000),
+        seconds_in_milli: units.seconds_in_milli,
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Flow<'a> {
     /// The answer's `model` is to be the name that was asked.
     pub rewrite_model: bool,
     pub model: &'a str,
+    /// How long the rest of an answer is read, for its usage, when the caller has left.
+    pub drain: Option<Duration>,
 }
 
 /// Passes the winner's answer on, to its end.
@@ -105,6 +107,8 @@ struct Flowing<'a> {
     last_event: Instant,
     deadline_total: Option<Instant>,
     stuck_since: Option<Instant>,
+    /// The caller has left; the rest is read for its usage, until then at most.
+    reading_on_until: Option<Instant>,
     last: Option<Last>,
 }
 
@@ -124,6 +128,7 @@ impl<'a> Flowing<'a> {
             deadline_total: flow.timeouts.total.map(|total| winner.sent_at + total),
             last_event: now,
             stuck_since: None,
+            reading_on_until: None,
             last: None,
             winner,
         }
@@ -170,7 +175,7 @@ impl<'a> Flowing<'a> {
         match ended {
             None => match down.send(cx, data, false) {
                 Ok(()) => None,
-                Err(_) => Some(self.left(record)),
+                Err(_) => self.left(flow, record),
             },
             Some((End::Complete, upstream_done)) => {
                 // The record is in the books before the caller can have the last byte.
@@ -228,9 +233,18 @@ impl<'a> Flowing<'a> {
     ) -> Poll<Ended> {
         let mut read_clock = false;
         loop {
+            if record.poll_ended(cx) {
+                return Poll::Ready(self.break_off(cx, flow, key_ended(), down, record));
+            }
+            if self.reading_on_until.is_some() {
+                return self.poll_rest(cx, timer, record);
+            }
             match down.poll_drained(cx) {
                 Poll::Ready(Ok(())) => self.stuck_since = None,
-                Poll::Ready(Err(_)) => return Poll::Ready(self.left(record)),
+                Poll::Ready(Err(_)) => match self.left(flow, record) {
+                    Some(ended) => return Poll::Ready(ended),
+                    None => continue,
+                },
                 Poll::Pending => {
                     self.winner.answer.pump(cx);
                     return self.poll_stuck(cx, flow, down, timer, record);
@@ -251,7 +265,10 @@ impl<'a> Flowing<'a> {
                 Poll::Ready(None) => read_clock = true,
                 Poll::Pending => {
                     if down.poll_gone(cx).is_ready() {
-                        return Poll::Ready(self.left(record));
+                        match self.left(flow, record) {
+                            Some(ended) => return Poll::Ready(ended),
+                            None => continue,
+                        }
                     }
                     let now = read_clock.then_some(self.last_event);
                     match self.poll_silence(cx, now, flow, down, timer, record) {
@@ -308,6 +325,10 @@ impl<'a> Flowing<'a> {
             let _ = down.send(cx, out, false);
             return Poll::Ready(Some(self.break_off(cx, flow, error, down, record)));
         }
+        if let Err(error) = self.extend(record) {
+            let _ = down.send(cx, out, false);
+            return Poll::Ready(Some(self.break_off(cx, flow, error, down, record)));
+        }
         self.rewrite(flow, out);
         let ended = match progress.end {
             Some(end) => Some((end, true)),
@@ -350,9 +371,49 @@ impl<'a> Flowing<'a> {
         let since = *self.stuck_since.get_or_insert_with(clock::instant);
         timer.set(Some(since + flow.settings.write_time));
         if timer.poll(cx).is_ready() || down.poll_gone(cx).is_ready() {
-            return Poll::Ready(self.left(record));
+            return match self.left(flow, record) {
+                Some(ended) => Poll::Ready(ended),
+                None => self.poll_rest(cx, timer, record),
+            };
         }
         Poll::Pending
+    }
+
+    /// Reads the rest of an answer whose caller has left, for the usage at its end.
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut LazyTimer,
+        record: &mut Record<'_>,
+    ) -> Poll<Ended> {
+        let mut waste = Vec::new();
+        loop {
+            waste.clear();
+            match self.winner.answer.poll_read(cx, &mut waste) {
+                Poll::Ready(Ok(progress)) => {
+                    self.seen = self.seen.and(progress.signals);
+                    let ended = match progress.end {
+                        Some(End::Complete) => Ended::Whole,
+                        Some(End::Truncated) => Ended::CallerLeft,
+                        None if progress.signals.done_marker() => Ended::WholeButOpen,
+                        None => continue,
+                    };
+                    record.settle(&self.winner, Outcome::Fault(&client_gone()));
+                    return Poll::Ready(ended);
+                }
+                Poll::Ready(Err(_)) => break,
+                Poll::Pending => {
+                    let until = self.reading_on_until.into_iter().chain(self.deadline_total).min();
+                    timer.set(until);
+                    if timer.poll(cx).is_ready() {
+                        break;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        record.settle(&self.winner, Outcome::Fault(&client_gone()));
+        Poll::Ready(Ended::CallerLeft)
     }
 
     /// The upstream sends nothing: it may do so for a while, and the caller may get a comment.
@@ -393,20 +454,38 @@ impl<'a> Flowing<'a> {
         if is_over(comment) {
             self.last_event = now;
             if down.send(cx, COMMENT, false).is_err() {
-                return Poll::Ready(Some(self.left(record)));
+                return Poll::Ready(self.left(flow, record));
             }
         }
         Poll::Ready(None)
     }
 
-    /// The caller has hung up. After the end of the content that is how some clients say goodbye.
-    fn left(&mut self, record: &mut Record<'_>) -> Ended {
+    /// The caller has hung up. After the end of the content that is how some clients say goodbye;
+    /// before it, the rest may be read all the same (`None`), because it ends with the usage.
+    fn left(&mut self, flow: &Flow<'_>, record: &mut Record<'_>) -> Option<Ended> {
         if self.seen.finished() && self.winner.answer.usage().is_some() {
             record.settle(&self.winner, Outcome::Whole);
-            return Ended::WholeButOpen;
+            return Some(Ended::WholeButOpen);
+        }
+        if let Some(drain) = flow.drain.filter(|_| self.winner.end.is_none()) {
+            self.reading_on_until = Some(clock::instant() + drain);
+            return None;
         }
         record.settle(&self.winner, Outcome::Fault(&client_gone()));
-        Ended::CallerLeft
+        Some(Ended::CallerLeft)
+    }
+
+    /// Reserves more when an answer grows beyond what was reserved for it.
+    ///
+    /// # Errors
+    /// A limit that has no room and says that the answer is then cut.
+    fn extend(&self, record: &mut Record<'_>) -> Result<(), Error> {
+        match &self.winner.answer.reader {
+            Reader::Stream(reader) if reader.content_bytes() > record.reserved_until_bytes() => {
+                record.extend(reader.content_bytes())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn note_content(&self, record: &mut Record<'_>) {
@@ -457,6 +536,11 @@ impl<'a> Flowing<'a> {
             Ended::CallerLeft => {}
         }
     }
+}
+
+/// The key was blocked while its answer flowed.
+pub(super) fn key_ended() -> Error {
+    Error::downstream(Kind::KeyDisabled, "this API key has been blocked; ask for another one")
 }
 
 fn rewrite_model(out: &mut Vec<u8>, served: &str, asked: &str) {

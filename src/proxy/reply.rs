@@ -10,6 +10,7 @@ use crate::error::{Error, Kind};
 use crate::exchange::{AnswerBody, Downstream, Gone};
 use crate::proxy::answer::{Answer, Reader};
 use crate::proxy::attempt::upstream_id;
+use crate::proxy::rates;
 use crate::proxy::record::Record;
 use crate::proxy::snapshot::Snapshot;
 use crate::wire::{Headers, Name};
@@ -75,6 +76,7 @@ fn own_headers(headers: &mut Headers, record: &Record<'_>) {
     let mut digits = itoa::Buffer::new();
     headers.push(b"x-foretoken-attempts", digits.format(record.attempts()).as_bytes());
     headers.push(b"x-foretoken-overhead-us", digits.format(record.overhead_us()).as_bytes());
+    rates::put(headers, record.rates());
 }
 
 /// Tells an error wherever the answer stands: as a whole, or inside of a stream that has been begun
@@ -104,18 +106,25 @@ pub(super) async fn error<D: Downstream>(error: &Error, down: &mut D, record: &m
         let attempts = record.attempts().to_string();
         headers.push(b"x-foretoken-attempts", attempts.as_bytes());
     }
+    rates::put(&mut headers, record.rates());
     let row = error.kind.row();
     // What we have tried again ourselves must not be multiplied by the caller's own retries.
-    if !row.curable || record.attempts() > 1 {
+    let is_ours = matches!(error.kind, Kind::KeyLimited | Kind::KeyTokensLimited | Kind::KeyQuota);
+    // A limit that this request alone is above has no time to wait for; a budget that begins anew has.
+    let never = is_ours && error.retry_after_ms.is_none();
+    if !row.curable || never || record.attempts() > 1 {
         headers.push(b"x-should-retry", b"false");
     }
     match error.kind {
         Kind::MethodNotAllowed => {
             headers.put_cleaned("allow", error.param.as_deref().unwrap_or("POST").as_bytes());
         }
-        _ if row.curable && matches!(error.status(), 429 | 503) => {
-            // A rate that frees up gradually is never worth more than a minute's wait.
-            let wait_ms = error.retry_after_ms.unwrap_or(1000).clamp(1, 60_000);
+        _ if never => {}
+        _ if (row.curable || is_ours) && matches!(error.status(), 402 | 429 | 503) => {
+            // An upstream's rate frees up gradually: never worth more than a minute's wait. Our own
+            // limits know their true time.
+            let wait_ms = error.retry_after_ms.unwrap_or(1000).max(1);
+            let wait_ms = if is_ours { wait_ms } else { wait_ms.min(60_000) };
             headers.put(Name::RetryAfter, wait_ms.div_ceil(1000).to_string().as_bytes());
             headers.put(Name::RetryAfterMs, wait_ms.to_string().as_bytes());
         }
@@ -160,12 +169,22 @@ fn model_object(id: &str) -> serde_json::Value {
     serde_json::json!({"id": id, "object": "model", "created": 1_767_225_600, "owned_by": "foretoken"})
 }
 
-async fn json<D: Downstream>(value: &serde_json::Value, down: &mut D, record: &mut Record<'_>) {
+/// Answers with a JSON value.
+pub(super) async fn json<D: Downstream>(
+    value: &serde_json::Value,
+    down: &mut D,
+    record: &mut Record<'_>,
+) {
+    json_text(value.to_string().as_bytes(), down, record).await;
+}
+
+/// Answers with JSON that is written already.
+pub(super) async fn json_text<D: Downstream>(text: &[u8], down: &mut D, record: &mut Record<'_>) {
     let mut headers = Headers::default();
     headers.put(Name::ContentType, b"application/json");
     headers.push(b"x-request-id", &record.id().text());
     record.status(200);
-    whole(200, &headers, value.to_string().as_bytes(), down, record).await;
+    whole(200, &headers, text, down, record).await;
 }
 
 async fn whole<D: Downstream>(

@@ -2,23 +2,26 @@
 
 use std::rc::Rc;
 
-use crate::admit::Taken;
+use crate::admit::{AccountCell, Rates, Taken, Terms};
 use crate::auth::{Grant, Held};
 use crate::clock::{self, Now};
-use crate::dialect::{Endpoint, Found, find, peek};
+use crate::dialect::{Asked, Endpoint, Found, find, peek};
 use crate::error::{Error, Kind};
 use crate::exchange::Downstream;
 use crate::ident::Alias;
 use crate::net::LazyTimer;
-use crate::proxy::attempts::{Ask, first_content};
+use crate::proxy::admission::{Turned, enter};
+use crate::proxy::attempts::{Ask, client_gone, first_content};
 use crate::proxy::body;
 use crate::proxy::head::{MAX_HOPS, client_address, hops_of, presented_key};
+use crate::proxy::labels;
+use crate::proxy::own;
 use crate::proxy::plan::{Plan, unknown_model};
-use crate::proxy::record::Record;
+use crate::proxy::record::{OpeningParts, Record};
 use crate::proxy::relay::{Flow, relay};
 use crate::proxy::reply;
 use crate::proxy::snapshot::Snapshot;
-use crate::proxy::worker::Worker;
+use crate::proxy::worker::{Kept, Worker};
 use crate::wire::{Name, RequestHead, Version};
 
 /// Serves one request. Whatever happens, the caller gets one answer and the request one record.
@@ -65,7 +68,7 @@ async fn path<D: Downstream>(
     now: Now,
 ) -> Result<(), Error> {
     let found = endpoint(head)?;
-    let held = authenticate(worker, head)?;
+    let held = authenticate(worker, head, now)?;
     record.key(held.clone());
     let grant = held.grant();
     usable(grant, now)?;
@@ -82,20 +85,36 @@ async fn path<D: Downstream>(
             return Ok(());
         }
         Found::Model(id) => return one_model(snapshot, grant, &id, down, record).await,
+        Found::OwnUsage => return own::usage(worker, head, grant, down, record).await,
+        Found::OwnKey => return own::key(worker, grant, now, down, record).await,
         _ => {}
     }
-    let _running = shed(worker)?;
+    held.note_used(now.unix_ms);
+    let account = worker.account(grant);
+    let _running = shed(worker, account.shared())?;
     let (winner, plan) = {
         let settings = &snapshot.settings;
-        let body = body::take(worker, head, down, timer, settings, now.instant).await?;
+        let body =
+            body::take(worker, account.shared(), head, down, timer, settings, now.instant).await?;
         record.body(body.received);
         let asked = peek(&body.bytes, endpoint).map_err(|error| not_json(error, head))?;
         let model = Alias::from(&*asked.model.name);
         record.asked(model.clone(), asked.stream);
         let plan = Plan::resolve(snapshot, grant, &asked, model)?;
-        record.admit(&plan, &held, asked.end_user.as_deref())?;
-        let ask =
-            Ask { worker, snapshot, settings, head, plan: &plan, asked: &asked, body: &body.bytes };
+        let entering = Entering { worker, snapshot, head, plan: &plan, grant, asked: &asked };
+        let terms = admit(&entering, down, timer, record).await?;
+        record.under_way(held.clone());
+        let ask = Ask {
+            worker,
+            snapshot,
+            settings,
+            head,
+            plan: &plan,
+            asked: &asked,
+            body: &body.bytes,
+            terms: terms.shared(),
+            now,
+        };
         let winner = first_content(&ask, down, timer, record).await?;
         // The body's memory is given back here: a long answer does not hold its prompt.
         (winner, plan)
@@ -109,8 +128,50 @@ async fn path<D: Downstream>(
         kind: plan.stream_kind(),
         rewrite_model: route.rewrite_model,
         model: plan.model.as_str(),
+        drain: snapshot.drain(winner.pick),
     };
     relay(winner, &flow, down, timer, record).await
+}
+
+/// Reserves what the request may use, and opens its record.
+///
+/// # Errors
+/// Limits that are reached, a model without a price, or a journal that is full.
+async fn admit<D: Downstream>(
+    ask: &Entering<'_>,
+    down: &mut D,
+    timer: &mut LazyTimer,
+    record: &mut Record<'_>,
+) -> Result<Rc<Kept<Terms>>, Error> {
+    let Entering { worker, snapshot, head, plan, grant, asked } = *ask;
+    let route = snapshot.table.route(plan.route);
+    let payer = worker.payer(grant, &route.alias);
+    let demand = record.demand(plan, &payer)?;
+    let mut labels = String::new();
+    let end_user = labels::end_user(head, asked);
+    let tags = labels::tags(head, grant, &mut labels)?;
+    let parts = OpeningParts { plan, grant, end_user: end_user.as_deref(), tags };
+    let terms = payer.terms();
+    let queue = snapshot.terms[plan.route].queue.or(terms.shared().queue);
+    let (cell, scopes) = (&payer.cell, payer.scopes());
+    let mut rates = Rates::default();
+    match enter(cell, &scopes, &demand, queue, down, timer, &mut rates).await {
+        Ok((admitted, waited)) => record.admitted(admitted, rates, waited),
+        Err(Turned::Away(refusal)) => return Err(record.refused(&refusal, &parts)),
+        Err(Turned::Left) => return Err(client_gone()),
+    }
+    record.open(&parts)?;
+    Ok(terms)
+}
+
+/// Who enters.
+struct Entering<'a> {
+    worker: &'a Worker,
+    snapshot: &'a Snapshot,
+    head: &'a RequestHead,
+    plan: &'a Plan,
+    grant: &'a Grant,
+    asked: &'a Asked<'a>,
 }
 
 /// Which endpoint is called.
@@ -139,7 +200,7 @@ fn not_json(error: Error, head: &RequestHead) -> Error {
 }
 
 /// Who is calling.
-fn authenticate(worker: &Worker, head: &RequestHead) -> Result<Rc<Held>, Error> {
+fn authenticate(worker: &Worker, head: &RequestHead, now: Now) -> Result<Rc<Held>, Error> {
     let Some(presented) = presented_key(head) else {
         let message = match head.headers.get(Name::Authorization) {
             Some(_) => "the authorization header lacks `Bearer `; send `Authorization: Bearer KEY`",
@@ -147,7 +208,7 @@ fn authenticate(worker: &Worker, head: &RequestHead) -> Result<Rc<Held>, Error> 
         };
         return Err(Error::downstream(Kind::InvalidKey, message));
     };
-    let held = worker.grant(&presented).ok_or_else(|| {
+    let held = worker.grant(&presented, now).ok_or_else(|| {
         Error::downstream(
             Kind::InvalidKey,
             "the API key is not known here; check that it is the gateway's key and was copied whole",
@@ -199,8 +260,9 @@ fn authorise(grant: &Grant, endpoint: Endpoint, record: &Record<'_>) -> Result<(
 }
 
 /// Above the limit of requests under way, refusing fast serves those that are under way.
-fn shed(worker: &Worker) -> Result<Taken, Error> {
-    worker.shared.requests.try_take(1).ok_or_else(|| {
+fn shed(worker: &Worker, account: &AccountCell) -> Result<Taken, Error> {
+    let (requests, share) = (&worker.shared.requests, account.requests_share());
+    requests.try_take_for(share, 1).ok_or_else(|| {
         Error::downstream(Kind::Shedding, "too many requests are under way; try again shortly")
     })
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::auth::Cidr;
 use crate::health::CredentialState;
 use crate::meter::{ModelEstimate, Room};
+use crate::proxy::pricing::{Pricing, RouteTerms};
 use crate::route::{Candidate, Table};
 use crate::telemetry::{Series, TargetSeries};
 use crate::upstream::{Credential, Origin};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub keep_alive_comment: Option<Duration>,
     /// Proxies whose `x-forwarded-for` is believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// The status of a request for which there is no money left: 429 or 402.
+    pub over_budget_status: u16,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             hold_time: Duration::from_secs(10),
             keep_alive_comment: None,
             trusted_proxies: Vec::new(),
+            over_budget_status: 429,
         }
     }
 }
@@ -135,6 +139,9 @@ pub struct Snapshot {
     pub series: Vec<Vec<CandidateSeries>>,
     /// What was learned of each route's model, as in the table.
     pub estimates: Vec<Arc<ModelEstimate>>,
+    /// What governs each route beside its targets, as in the table.
+    pub terms: Vec<RouteTerms>,
+    pub pricing: Pricing,
     /// Room in the journal for the end of one request.
     pub room: Room,
     pub settings: Settings,

@@ -11,13 +11,16 @@ use arc_swap::ArcSwap;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 
-use crate::admit::{AccountCell, Accounts, Budget, ScopeNames, Scopes};
+use crate::admit::{AccountCell, Accounts, Alert, Budget, ScopeNames, Scopes, Terms};
 use crate::auth::{Grant, GrantCache, Held, Keyring};
 use crate::clock::{self, Now};
 use crate::error::Error;
 use crate::ident::RequestId;
-use crate::ident::{Alias, KeyId};
+use crate::ident::{AccountId, Alias, KeyId};
 use crate::meter::{Counters, Meter};
+use crate::money::format_pico;
+use crate::price::Ceiling;
+use crate::proxy::ending::Running;
 use crate::proxy::snapshot::{Provider, Snapshot};
 use crate::route::Target;
 use crate::telemetry::{Lane, Registry};
@@ -30,8 +33,8 @@ pub type FaultHook = Arc<dyn Fn(&RequestHead) + Send + Sync>;
 /// Shared by all workers. Nothing in here is locked across an await.
 pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub keyring: Keyring,
-    pub accounts: Accounts,
+    pub keyring: Arc<Keyring>,
+    pub accounts: Arc<Accounts>,
     pub counters: Counters,
     pub registry: Arc<Registry>,
     /// Requests under way.
@@ -39,7 +42,21 @@ pub struct Shared {
     /// Bytes of request bodies in memory.
     pub body_memory: Arc<Budget>,
     pub fault_hook: Option<FaultHook>,
+    /// Answers what a key asks about itself.
+    pub reports: Arc<dyn Reports>,
 }
+
+/// What a key may ask about itself and no worker knows.
+pub trait Reports: Send + Sync {
+    /// What the key has used, as JSON: by the parameters of the query.
+    ///
+    /// # Errors
+    /// A faulty query, or a store that does not answer.
+    fn usage(&self, key: &KeyId, query: &str) -> BoxFuture<Result<String, Error>>;
+}
+
+/// A future in a box, as a trait object must return it.
+pub type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
 /// How often failures of upstreams are told in the process log.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -47,12 +64,74 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Pairs of key and route that a worker remembers the payer of.
 const PAYERS_MAX: usize = 4096;
 
+/// Something that all workers share, under a reference count of this worker's own: whoever clones the
+/// `Rc` around it touches nothing that other workers touch.
+pub(super) struct Kept<T>(Arc<T>);
+
+impl<T> Kept<T> {
+    fn new(shared: Arc<T>) -> Rc<Self> {
+        Rc::new(Kept(shared))
+    }
+
+    /// What is kept.
+    pub(super) fn shared(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
+/// By places of names.
+type PlaceMap<K, V> = HashMap<K, V, BuildHasherDefault<PlaceHasher>>;
+
+/// An account, with its name so that nothing else comes to lie in its place.
+type KeptAccount = (AccountId, Rc<Kept<AccountCell>>);
+
 /// Who pays for a key's use of a route.
-struct Payer {
+pub(super) struct Payer {
     _key: KeyId,
     _alias: Alias,
-    cell: Arc<AccountCell>,
-    scopes: Scopes,
+    pub cell: Arc<AccountCell>,
+    scopes: RefCell<Rc<Scopes>>,
+    terms: RefCell<Rc<Kept<Terms>>>,
+    /// The highest charge per unit, and until when that is known.
+    ceiling: Cell<Option<(u64, Ceiling)>>,
+}
+
+/// How long the highest charge per unit is believed: prices can begin at any time.
+const CEILING_MS: u64 = 1_000;
+
+impl Payer {
+    /// The scopes of the request within the account.
+    pub(super) fn scopes(&self) -> Rc<Scopes> {
+        self.scopes.borrow().clone()
+    }
+
+    /// The account's money terms.
+    pub(super) fn terms(&self) -> Rc<Kept<Terms>> {
+        self.terms.borrow().clone()
+    }
+
+    /// The highest charge per unit of a route for this account, found again now and then.
+    pub(super) fn ceiling(&self, at_unix_ms: u64, find: impl FnOnce() -> Ceiling) -> Ceiling {
+        match self.ceiling.get() {
+            Some((since, ceiling)) if at_unix_ms.abs_diff(since) < CEILING_MS => ceiling,
+            _ => {
+                let ceiling = find();
+                self.ceiling.set(Some((at_unix_ms, ceiling)));
+                ceiling
+            }
+        }
+    }
+
+    fn refresh(&self, grant: &Grant) {
+        if !self.scopes.borrow().is_stale(&self.cell) {
+            return;
+        }
+        let mut scopes = Scopes::clone(&self.scopes.borrow());
+        scopes.refresh(&self.cell, grant.limits.as_ref());
+        self.scopes.replace(Rc::new(scopes));
+        self.terms.replace(Kept::new(self.cell.terms()));
+        self.ceiling.set(None);
+    }
 }
 
 /// Spreads places in memory. They are the process's own: nobody outside can choose them.
@@ -118,11 +197,14 @@ pub struct Worker {
     pub(super) lane: Lane,
     pub(super) retries: RetryBudget,
     grants: RefCell<GrantCache>,
-    payers: RefCell<HashMap<(usize, usize), Payer, BuildHasherDefault<PlaceHasher>>>,
+    payers: RefCell<PlaceMap<(usize, usize), Rc<Payer>>>,
+    accounts: RefCell<PlaceMap<usize, KeptAccount>>,
+    pub(super) running: Running,
     generations: RefCell<Generations>,
     rng: RefCell<SmallRng>,
     told: Cell<Option<Instant>>,
     untold: Cell<u64>,
+    told_unpriced: Cell<Option<Instant>>,
     /// Header lists and output that are used within one poll.
     pub(super) headers: RefCell<Headers>,
     pub(super) out: RefCell<Vec<u8>>,
@@ -145,10 +227,13 @@ impl Worker {
             retries: RetryBudget::default(),
             grants: RefCell::default(),
             payers: RefCell::default(),
+            accounts: RefCell::default(),
+            running: Running::default(),
             generations: RefCell::new(Generations::new(&shared.snapshot)),
             rng: RefCell::new(SmallRng::from_os_rng()),
             told: Cell::default(),
             untold: Cell::default(),
+            told_unpriced: Cell::default(),
             headers: RefCell::default(),
             out: RefCell::default(),
             shared,
@@ -168,17 +253,26 @@ impl Worker {
     }
 
     /// The grant of a presented key.
-    pub(super) fn grant(&self, presented: &[u8]) -> Option<Rc<Held>> {
-        self.grants.borrow_mut().get(&self.shared.keyring, presented)
+    pub(super) fn grant(&self, presented: &[u8], now: Now) -> Option<Rc<Held>> {
+        self.grants.borrow_mut().get(&self.shared.keyring, presented, now.unix_ms)
     }
 
-    /// Calls `f` with the account that pays for a key's use of a route, and with its scopes there.
-    pub(super) fn with_payer<R>(
-        &self,
-        grant: &Grant,
-        alias: &Alias,
-        f: impl FnOnce(&Arc<AccountCell>, &Scopes) -> R,
-    ) -> R {
+    /// The account of a key.
+    pub(super) fn account(&self, grant: &Grant) -> Rc<Kept<AccountCell>> {
+        let mut accounts = self.accounts.borrow_mut();
+        let at = Arc::as_ptr(&grant.account.0).cast::<u8>() as usize;
+        if accounts.len() >= PAYERS_MAX && !accounts.contains_key(&at) {
+            accounts.clear();
+        }
+        // The name is kept, so that nothing else can come to lie in its place.
+        let (_, cell) = accounts.entry(at).or_insert_with(|| {
+            (grant.account.clone(), Kept::new(self.shared.accounts.cell(&grant.account)))
+        });
+        cell.clone()
+    }
+
+    /// The account that pays for a key's use of a route.
+    pub(super) fn payer(&self, grant: &Grant, alias: &Alias) -> Rc<Payer> {
         let mut payers = self.payers.borrow_mut();
         // Names are told apart by where they lie: an entry keeps them, so that nothing else can
         // come to lie there, and a look-up touches no shared reference count.
@@ -189,18 +283,24 @@ impl Worker {
         }
         let payer = payers.entry(at).or_insert_with(|| {
             let cell = self.shared.accounts.cell(&grant.account);
-            let scopes = cell.scopes(ScopeNames {
+            let names = ScopeNames {
                 project: grant.project.clone(),
                 user: grant.user.clone(),
                 key: grant.key_id.clone(),
                 model: Some(alias.clone()),
-            });
-            Payer { _key: grant.key_id.clone(), _alias: alias.clone(), cell, scopes }
+            };
+            let scopes = cell.scopes(names, grant.limits.as_ref());
+            Rc::new(Payer {
+                _key: grant.key_id.clone(),
+                _alias: alias.clone(),
+                scopes: RefCell::new(Rc::new(scopes)),
+                terms: RefCell::new(Kept::new(cell.terms())),
+                ceiling: Cell::new(None),
+                cell,
+            })
         });
-        if payer.scopes.is_stale(&payer.cell) {
-            payer.scopes.refresh(&payer.cell);
-        }
-        f(&payer.cell, &payer.scopes)
+        payer.refresh(grant);
+        payer.clone()
     }
 
     /// Says in the process log why an upstream failed: once a second, with the number of failures
@@ -218,11 +318,37 @@ impl Worker {
         }
     }
 
+    /// Tells the operator that a soft budget is passed: once in its period.
+    pub(super) fn tell_passed(&self, alert: &Alert, key: &str) {
+        let Alert { scope, budget, spent_pico } = alert;
+        let amount = format_pico(i128::try_from(budget.amount_pico).unwrap_or(i128::MAX));
+        let spent = format_pico(i128::try_from(*spent_pico).unwrap_or(i128::MAX));
+        let per = budget.period;
+        tracing::warn!(%scope, %per, %amount, %spent, %key, "a soft budget is passed");
+        self.shared.registry.soft_budget_passed();
+    }
+
+    /// Tells the operator of models without a price: once a second at most, because each of their
+    /// requests is one.
+    pub(super) fn tell_unpriced(&self, model: &str, key: &str) {
+        self.shared.registry.unpriced();
+        let now = clock::instant();
+        if self.told_unpriced.get().is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
+            self.told_unpriced.set(Some(now));
+            tracing::warn!(%model, %key, "a model without a price was used: its requests cost nothing; set a [[price]], or unpriced = \"refuse\"");
+        }
+    }
+
     /// A fresh request id.
     pub(super) fn request_id(&self, now: Now) -> RequestId {
         let mut rng = self.rng.borrow_mut();
         let random = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
         RequestId::new(now.unix_ms, random)
+    }
+
+    /// Wakes the requests whose key was blocked at once, so that they end.
+    pub fn wake_ended(&self) {
+        self.running.wake_ended();
     }
 
     /// Lends the random source.
