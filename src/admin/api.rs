@@ -1,132 +1,129 @@
-//! The calls of the admin listener: one list, from which the router, the guard and the OpenAPI document are
-//! made. A new call is a function and a row.
+//! Answers the calls of the list (`calls.rs`): reads query, body and headers, asks [`Control`], and writes
+//! what comes back.
 
 use std::sync::Arc;
 
 use axum::body::{Body, HttpBody as _};
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
 
-use super::{Control, Problem, openapi};
+use super::calls::{Action, CALLS, Call, Gate};
+use super::{Control, Problem, openapi, query};
+use crate::directory::{self, Caller, Refusal, Reply};
 
 /// The largest body of a call.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
+/// The longest `Idempotency-Key`.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// The longest id or name in a path.
+const ID_BYTES_MAX: usize = 512;
 
 /// What every handler is given.
 pub(super) type Shared = Arc<dyn Control>;
 
-/// One call.
-pub(super) struct Call {
-    pub(super) method: Method,
-    pub(super) path: &'static str,
-    pub(super) summary: &'static str,
-    /// Answers beside those that every call can give.
-    pub(super) answers: &'static [(u16, &'static str)],
-    /// What a good answer is made of.
-    pub(super) media: &'static str,
-    handler: fn() -> MethodRouter<Shared>,
-}
-
-impl Call {
-    /// Whether the caller must show the token: everything under `/admin`, known or not.
-    pub(super) fn needs_token(path: &str) -> bool {
-        path == "/admin" || path.starts_with("/admin/")
-    }
-}
-
-const JSON: &str = "application/json";
-
-/// All calls.
-pub(super) static CALLS: &[Call] = &[
-    Call {
-        method: Method::GET,
-        path: "/health/live",
-        summary: "Whether the process is in order; if not, it should be started anew.",
-        answers: &[(200, "In order."), (503, "Not in order.")],
-        media: JSON,
-        handler: || get(live),
-    },
-    Call {
-        method: Method::GET,
-        path: "/health/ready",
-        summary: "Whether callers are served: the data listener is open and no drain has begun.",
-        answers: &[(200, "Ready."), (503, "Not ready.")],
-        media: JSON,
-        handler: || get(ready),
-    },
-    Call {
-        method: Method::GET,
-        path: "/metrics",
-        summary: "Metrics in Prometheus' text format.",
-        answers: &[(200, "The metrics.")],
-        media: "text/plain",
-        handler: || get(metrics),
-    },
-    Call {
-        method: Method::GET,
-        path: "/admin/v1/status",
-        summary: "Version, uptime, generation and the outcome of the last reload.",
-        answers: &[(200, "The status.")],
-        media: JSON,
-        handler: || get(async |State(control): State<Shared>| Json(control.status())),
-    },
-    Call {
-        method: Method::GET,
-        path: "/admin/v1/config",
-        summary: "The running configuration, secrets masked.",
-        answers: &[(200, "The configuration.")],
-        media: JSON,
-        handler: || get(async |State(control): State<Shared>| Json(control.config())),
-    },
-    Call {
-        method: Method::GET,
-        path: "/admin/v1/routes",
-        summary: "Per alias and target: share, times, in-flight requests, health and pool.",
-        answers: &[(200, "The routes.")],
-        media: JSON,
-        handler: || get(async |State(control): State<Shared>| Json(control.routes())),
-    },
-    Call {
-        method: Method::POST,
-        path: "/admin/v1/reload",
-        summary: "Loads the configuration again. A faulty file changes nothing.",
-        answers: &[
-            (200, "Accepted: the generation and what changed."),
-            (422, "Faulty: all faults of the file."),
-        ],
-        media: JSON,
-        handler: || post(reload),
-    },
-    Call {
-        method: Method::GET,
-        path: "/admin/v1/openapi.json",
-        summary: "This document.",
-        answers: &[(200, "An OpenAPI 3.1 document.")],
-        media: JSON,
-        handler: || get(async || Json(openapi::document())),
-    },
-];
-
-/// The router over [`CALLS`], without the guard.
+/// The router over [`CALLS`], without the guard, which adds the [`Caller`].
 pub(super) fn router(control: Shared) -> Router {
-    let calls = CALLS
-        .iter()
-        .fold(Router::new(), |router, call| router.route(call.path, (call.handler)()))
-        .fallback(async || Fault::new(404, "not_found", "there is no such path here"));
+    let calls = CALLS.iter().fold(Router::new(), |router, call| {
+        let handler = async move |State(control): State<Shared>,
+                                  id: Option<Path<String>>,
+                                  request: Request| {
+            let id = id.map(|Path(id)| id);
+            respond(call, &control, id, request).await.unwrap_or_else(Fault::into_response)
+        };
+        router.route(&call.path, on(filter(&call.method), handler))
+    });
+    let calls = calls.fallback(async || Fault::new(404, "not_found", "there is no such path here"));
     calls.method_not_allowed_fallback(wrong_method).with_state(control)
 }
 
-async fn live(State(control): State<Shared>) -> Response {
-    health(control.live(), "live", "failing")
+fn filter(method: &Method) -> MethodFilter {
+    MethodFilter::try_from(method.clone()).expect("the list holds common methods only")
 }
 
-async fn ready(State(control): State<Shared>) -> Response {
-    health(control.ready(), "ready", "not_ready")
+/// Answers one call.
+async fn respond(
+    call: &'static Call,
+    control: &Shared,
+    id: Option<String>,
+    request: Request,
+) -> Result<Response, Fault> {
+    if matches!(call.gate, Gate::Open) {
+        return Ok(open(call.action, control));
+    }
+    let (mut parts, body) = request.into_parts();
+    let Some(caller) = parts.extensions.remove::<Caller>() else {
+        return Err(Fault::new(401, "unauthorized", "this call needs a token"));
+    };
+    if !call.gate.lets_in(&caller) {
+        return Err(forbidden(call));
+    }
+    let id = id.map(checked_id).transpose()?;
+    let query = query::read(&parts.uri, &call.query)?;
+    let idempotency_key = match call.method {
+        Method::POST => idempotency_key(&parts.headers)?,
+        _ => None,
+    };
+    let body = match call.body {
+        Some(_) => read_body(body).await?,
+        None => json!({}),
+    };
+    let asked = Asked { caller, id, query, body, idempotency_key };
+    answer(call, control, asked).await
+}
+
+/// A call, read and checked as far as this room can.
+struct Asked {
+    caller: Caller,
+    id: Option<String>,
+    query: Vec<(String, String)>,
+    body: Value,
+    idempotency_key: Option<String>,
+}
+
+async fn answer(call: &Call, control: &Shared, asked: Asked) -> Result<Response, Fault> {
+    let Asked { caller, id, query, body, idempotency_key } = asked;
+    let outcome = match call.action {
+        Action::Live | Action::Ready | Action::Metrics => return Ok(open(call.action, control)),
+        Action::Status => return Ok(Json(control.status()).into_response()),
+        Action::Config => return Ok(Json(control.config()).into_response()),
+        Action::Routes => return Ok(Json(control.routes()).into_response()),
+        Action::OpenApi => return Ok(Json(openapi::document()).into_response()),
+        Action::Reload => {
+            let outcome = control.reload().await;
+            let answer = outcome.map_err(|problems| Fault::configuration(&problems))?;
+            return Ok(Json(answer).into_response());
+        }
+        Action::Perform(resource, verb) => {
+            let call = directory::Call { resource, verb, id, body, query, idempotency_key };
+            control.perform(caller, call).await
+        }
+        Action::Usage => control.usage(caller, query).await,
+        Action::Requests => control.requests(caller, query).await,
+        Action::Request => control.request(caller, id.unwrap_or_default()).await,
+        Action::Audit => control.audit(caller, query).await,
+        Action::AuditVerify => {
+            check_head(&body)?;
+            control.audit_verify(caller, body).await
+        }
+    };
+    outcome.map(reply).map_err(Fault::from)
+}
+
+/// Health and metrics. Whatever query a prober adds is its own affair.
+fn open(action: Action, control: &Shared) -> Response {
+    match action {
+        Action::Live => health(control.live(), "live", "failing"),
+        Action::Ready => health(control.ready(), "ready", "not_ready"),
+        _ => {
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            ([(header::CONTENT_TYPE, kind)], control.metrics()).into_response()
+        }
+    }
 }
 
 fn health(good: bool, yes: &str, no: &str) -> Response {
@@ -135,21 +132,76 @@ fn health(good: bool, yes: &str, no: &str) -> Response {
     (status, Json(json!({ "status": text }))).into_response()
 }
 
-async fn metrics(State(control): State<Shared>) -> Response {
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], control.metrics()).into_response()
-}
-
-async fn reload(State(control): State<Shared>, request: Request) -> Result<Response, Fault> {
-    let _: Value = body(request.into_body()).await?;
-    match control.reload().await {
-        Ok(answer) => Ok(Json(answer).into_response()),
-        Err(problems) => Err(Fault::configuration(&problems)),
+fn reply(reply: Reply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match (status, reply.body) {
+        (StatusCode::NO_CONTENT, _) | (_, Value::Null) => status.into_response(),
+        (_, body) => (status, Json(body)).into_response(),
     }
 }
 
+fn forbidden(call: &Call) -> Fault {
+    let message = match call.gate {
+        Gate::Unscoped => "this shows all accounts: a principal bound to one may not see it".into(),
+        _ => {
+            let roles: Vec<&str> = call.gate.roles().iter().map(|role| role.name()).collect();
+            format!("this needs the role {}", roles.join(" or "))
+        }
+    };
+    Fault::new(403, "forbidden", &message)
+}
+
+fn checked_id(id: String) -> Result<String, Fault> {
+    if id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
+        let message = "this is no id and no name: too long, or with control characters";
+        return Err(Fault::of_field(400, "invalid_id", message, "id"));
+    }
+    Ok(id)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
+    const NAME: &str = "idempotency-key";
+    let mut values = headers.get_all(NAME).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let refuse = |message: &str| Fault::of_field(400, "invalid_idempotency_key", message, NAME);
+    if values.next().is_some() {
+        return Err(refuse("there are two Idempotency-Key headers: send one"));
+    }
+    let value = value.to_str().ok().map(str::trim).unwrap_or_default();
+    match value.len() {
+        1..=IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(value.to_owned())),
+        _ => Err(refuse("an Idempotency-Key has 1 to 255 printable ASCII characters")),
+    }
+}
+
+/// The body of `audit/verify`: `{head?: {count, hash}}`.
+fn check_head(body: &Value) -> Result<(), Fault> {
+    let refuse = |message: &str, field: &str| Fault::of_field(400, "invalid_field", message, field);
+    let fields = body.as_object().into_iter().flatten();
+    if let Some((name, _)) = fields.clone().find(|(name, _)| *name != "head") {
+        return Err(refuse("there is only `head` here", name));
+    }
+    let Some((_, head)) = fields.clone().next().filter(|(_, head)| !head.is_null()) else {
+        return Ok(());
+    };
+    let Some(head) = head.as_object() else {
+        return Err(refuse("`head` is an object: {\"count\": 17, \"hash\": \"…\"}", "head"));
+    };
+    if let Some(name) = head.keys().find(|name| !["count", "hash"].contains(&name.as_str())) {
+        return Err(refuse("a head has `count` and `hash`", &format!("head.{name}")));
+    }
+    if !head.get("count").is_some_and(Value::is_u64) {
+        return Err(refuse("`count` is a whole number", "head.count"));
+    }
+    let hash = head.get("hash").and_then(Value::as_str).unwrap_or_default();
+    if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(refuse("`hash` has 64 hexadecimal digits", "head.hash"));
+    }
+    Ok(())
+}
+
 /// The body as JSON; an empty one counts as `{}`.
-async fn body(body: Body) -> Result<Value, Fault> {
+async fn read_body(body: Body) -> Result<Value, Fault> {
     let too_large = || {
         let message = format!("a body may have {MAX_BODY_BYTES} bytes at most");
         Fault::new(413, "body_too_large", &message)
@@ -181,7 +233,7 @@ async fn body(body: Body) -> Result<Value, Fault> {
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
     let known: Vec<&str> =
-        CALLS.iter().filter(|call| call.path == path).map(|call| call.method.as_str()).collect();
+        CALLS.iter().filter(|call| call.is_at(path)).map(|call| call.method.as_str()).collect();
     let allow = known.join(", ");
     let message = format!("{} is not for this path: use {allow}", request.method());
     let mut answer = Fault::new(405, "method_not_allowed", &message).into_response();
@@ -204,6 +256,13 @@ impl Fault {
         Fault { status, error: json!({ "code": code, "message": message }) }
     }
 
+    /// A fault of one field.
+    pub(super) fn of_field(status: u16, code: &str, message: &str, field: &str) -> Self {
+        let mut fault = Fault::new(status, code, message);
+        fault.error["field"] = json!(field);
+        fault
+    }
+
     fn configuration(problems: &[Problem]) -> Self {
         let count = match problems.len() {
             1 => "1 fault".to_owned(),
@@ -216,6 +275,15 @@ impl Fault {
             fault.error["field"] = json!(field);
         }
         fault
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        match &refusal.field {
+            Some(field) => Fault::of_field(refusal.status, refusal.code, &refusal.message, field),
+            None => Fault::new(refusal.status, refusal.code, &refusal.message),
+        }
     }
 }
 
@@ -235,12 +303,11 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn only_health_and_metrics_are_open() {
-        let open: Vec<&str> =
-            CALLS.iter().map(|call| call.path).filter(|path| !Call::needs_token(path)).collect();
-        assert_eq!(open, ["/health/live", "/health/ready", "/metrics"]);
-        assert!(Call::needs_token("/admin") && Call::needs_token("/admin/nothing"));
+    impl Fault {
+        /// For the tests of this room.
+        pub(in crate::admin) fn parts(&self) -> (u16, &Value) {
+            (self.status.as_u16(), &self.error)
+        }
     }
 
     /// So many spaces, one frame each 64 KiB, of which the head said nothing.
@@ -264,7 +331,7 @@ mod tests {
     #[test]
     fn a_body_of_unknown_length_is_cut_off() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-        let read = |length| runtime.block_on(body(Body::new(Spaces(length))));
+        let read = |length| runtime.block_on(read_body(Body::new(Spaces(length))));
         assert_eq!(read(MAX_BODY_BYTES).expect("just fits"), json!({}));
         for length in [MAX_BODY_BYTES + 1, usize::MAX] {
             let fault = read(length).expect_err("too large");

@@ -67,8 +67,30 @@ pub fn request(
     path: &str,
     body: Option<&Value>,
 ) -> Result<(u16, Value), ClientError> {
+    send(base_url, token, &Ask { method, path, body, idempotency_key: None })
+}
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// With its query, percent-encoded.
+    pub path: &'a str,
+    /// The JSON to send.
+    pub body: Option<&'a Value>,
+    /// Makes a repetition harmless.
+    pub idempotency_key: Option<&'a str>,
+}
+
+/// As [`request`], with all that can be said.
+pub fn send(
+    base_url: &str,
+    token: Option<&Secret>,
+    ask: &Ask<'_>,
+) -> Result<(u16, Value), ClientError> {
     let base = Base::parse(base_url)?;
-    let call = render(method, &base, token, path, body)?;
+    let call = render(&base, token, ask)?;
     let unreachable = |cause: io::Error| ClientError::Unreachable {
         url: base_url.to_owned(),
         cause: reason(&cause),
@@ -143,13 +165,8 @@ impl Base {
 }
 
 /// The request as bytes. Whatever could split it is refused.
-fn render(
-    method: &str,
-    base: &Base,
-    token: Option<&Secret>,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<Vec<u8>, ClientError> {
+fn render(base: &Base, token: Option<&Secret>, ask: &Ask<'_>) -> Result<Vec<u8>, ClientError> {
+    let &Ask { method, path, body, idempotency_key } = ask;
     let is_clean = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     if !path.starts_with('/') || !is_clean(path) || !is_clean(method) {
         return Err(ClientError::Usage(format!("`{method} {path}` cannot be asked for")));
@@ -164,6 +181,13 @@ fn render(
             return Err(ClientError::Usage(cure.to_owned()));
         }
         head += &format!("authorization: Bearer {}\r\n", token.reveal());
+    }
+    if let Some(key) = idempotency_key {
+        if !is_clean(key) {
+            let cure = "an idempotency key may hold printable ASCII only, and no spaces";
+            return Err(ClientError::Usage(cure.to_owned()));
+        }
+        head += &format!("idempotency-key: {key}\r\n");
     }
     let body = body.map(Value::to_string).unwrap_or_default();
     if !body.is_empty() {
@@ -491,14 +515,20 @@ mod tests {
     #[test]
     fn nothing_can_be_slipped_into_a_request() {
         let base = Base::parse("http://gw:1/x").expect("url");
-        let plain = render("POST", &base, Some(&Secret::new("t")), "/a", Some(&json!({"k": 1})));
+        let body = json!({"k": 1});
+        let render = |token: Option<&str>, path, idempotency_key| {
+            let ask = Ask { method: "POST", path, body: Some(&body), idempotency_key };
+            render(&base, token.map(Secret::new).as_ref(), &ask)
+        };
+        let plain = render(Some("t"), "/a", Some("once"));
         let want = "POST /x/a HTTP/1.1\r\nhost: gw:1\r\nconnection: close\r\n\
             accept: application/json\r\nauthorization: Bearer t\r\n\
-            content-type: application/json\r\ncontent-length: 7\r\n\r\n{\"k\":1}";
+            idempotency-key: once\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\n{\"k\":1}";
         assert_eq!(String::from_utf8(plain.expect("bytes")).expect("text"), want);
-        assert!(render("GET", &base, Some(&Secret::new("t\r\nx: y")), "/a", None).is_err());
-        assert!(render("GET", &base, None, "/a\r\nx: y", None).is_err());
-        assert!(render("GET", &base, None, "a", None).is_err());
+        assert!(render(Some("t\r\nx: y"), "/a", None).is_err());
+        assert!(render(None, "/a\r\nx: y", None).is_err());
+        assert!(render(None, "a", None).is_err());
+        assert!(render(None, "/a", Some("k\r\nx: y")).is_err());
     }
 
     #[test]

@@ -16,7 +16,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,8 +26,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::api::{Call, Fault, Shared, router};
+use super::api::{Fault, router};
+use super::calls::needs_token;
 use super::{Control, Token};
+use crate::directory::Caller;
 
 /// Connections beyond this are closed at once.
 const MAX_CONNECTIONS: usize = 256;
@@ -53,8 +57,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let guard = Guard { token, is_loopback };
-    let router = router(control as Shared).layer(middleware::from_fn_with_state(guard, check));
+    let guard = Guard { token, is_loopback, control: control.clone() };
+    let router = router(control).layer(middleware::from_fn_with_state(guard, check));
     let (ending, _) = watch::channel(());
     let mut connections = JoinSet::new();
     let peers = Peers::default();
@@ -71,7 +75,7 @@ pub async fn serve(
                     tracing::warn!(%peer, "too many admin connections of one peer: one was closed");
                     continue;
                 };
-                let serving = connection(stream, router.clone(), ending.subscribe());
+                let serving = connection(stream, peer.ip(), router.clone(), ending.subscribe());
                 connections.spawn(async move {
                     serving.await;
                     drop(place);
@@ -121,13 +125,23 @@ impl Drop for Place {
 }
 
 /// One connection, until its end, its allotted life or the end of the server.
-async fn connection(stream: TcpStream, router: Router, mut ending: watch::Receiver<()>) {
+async fn connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    router: Router,
+    mut ending: watch::Receiver<()>,
+) {
     let _ = stream.set_nodelay(true);
+    let router = TowerToHyperService::new(router);
+    let named = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), named);
     let mut served = pin!(served);
     tokio::select! {
         // A fault of the connection concerns its peer only, who has seen it.
@@ -139,18 +153,23 @@ async fn connection(stream: TcpStream, router: Router, mut ending: watch::Receiv
     let _ = timeout(GRACE, served).await;
 }
 
+/// Who is at the other end of a connection, beside each of its requests.
+#[derive(Clone, Copy)]
+struct Peer(IpAddr);
+
 /// What the guard knows.
 #[derive(Clone)]
 struct Guard {
     token: Token,
     is_loopback: bool,
+    control: Arc<dyn Control>,
 }
 
 /// Stands before every call, also of unknown paths.
-async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut answer = match guard.refuse(&request) {
-        Some(refusal) => refusal,
-        None => match timeout(CALL_TIMEOUT, next.run(request)).await {
+async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let mut answer = match guard.let_in(&mut request) {
+        Err(refusal) => refusal,
+        Ok(()) => match timeout(CALL_TIMEOUT, next.run(request)).await {
             Ok(answer) => answer,
             Err(_) => Fault::new(408, "timeout", "the call took too long").into_response(),
         },
@@ -167,30 +186,47 @@ async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Resp
 }
 
 impl Guard {
-    /// A call with the right token is always let in: a web page cannot have it. Without one, what is open
-    /// is open, but not to a page that was loaded from a name which now points at this host (DNS
-    /// rebinding): on a loopback listener such a call carries that foreign name in `Host`.
-    fn refuse(&self, request: &Request<Body>) -> Option<Response> {
+    /// A call with a right token is always let in, its [`Caller`] beside it: a web page cannot have one.
+    /// Without one, what is open is open, but not to a page that was loaded from a name which now points
+    /// at this host (DNS rebinding): on a loopback listener such a call carries that foreign name in
+    /// `Host`.
+    fn let_in(&self, request: &mut Request<Body>) -> Result<(), Response> {
         let shown = bearer(request.headers());
-        if shown.is_some_and(|token| self.token.matches(token)) {
-            return None;
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        if let Some(caller) = shown.zip(peer).and_then(|(token, peer)| self.caller(token, peer)) {
+            request.extensions_mut().insert(caller);
+            return Ok(());
         }
-        if Call::needs_token(request.uri().path()) {
+        if needs_token(request.uri().path()) {
             let message = match shown {
-                None => "send the admin token as `Authorization: Bearer TOKEN`",
-                Some(_) => "this is not the admin token of this process",
+                None => "send an admin token as `Authorization: Bearer TOKEN`",
+                Some(_) => {
+                    "this is neither the admin token of this process nor a valid one of a principal"
+                }
             };
             let mut answer = Fault::new(401, "unauthorized", message).into_response();
             let scheme = HeaderValue::from_static("Bearer");
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
-            return Some(answer);
+            return Err(answer);
         }
         if self.is_loopback && !request.headers().get_all(header::HOST).iter().all(is_local_host) {
             let message = "this listener is local: ask by its address or as localhost, \
-                or send the admin token";
-            return Some(Fault::new(403, "host_not_allowed", message).into_response());
+                or send an admin token";
+            return Err(Fault::new(403, "host_not_allowed", message).into_response());
         }
-        None
+        Ok(())
+    }
+
+    /// Whose token this is: the owner's, which is configured, or a principal's.
+    fn caller(&self, token: &[u8], peer: IpAddr) -> Option<Caller> {
+        if self.token.matches(token) {
+            return Some(Caller::owner(peer.to_string()));
+        }
+        // No token at all must never be somebody's, whatever was stored.
+        if token.is_empty() {
+            return None;
+        }
+        self.control.caller(token, peer)
     }
 }
 

@@ -1,17 +1,20 @@
 //! The admin server over a socket, asked by the command line's own client.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, Control, Problem, Token, request, serve};
+use super::{Ask, BoxFuture, Control, Outcome, Parameters, Problem, Token, request, send, serve};
 use crate::auth::Secret;
+use crate::directory::{Call, Caller, Reply, Role};
+
+mod calls;
 
 const TOKEN: &str = "right-token";
 
@@ -22,6 +25,35 @@ struct Fake {
     ready: AtomicBool,
     faulty: AtomicBool,
     reloads: AtomicUsize,
+    /// What was asked for, the last at the end.
+    asked: Mutex<Vec<Asked>>,
+    /// What the next operation answers; `{}` with status 200 otherwise.
+    answer: Mutex<Option<Outcome>>,
+}
+
+/// An operation as it arrived.
+#[derive(Debug, PartialEq)]
+struct Asked {
+    caller: Caller,
+    what: What,
+}
+
+#[derive(Debug, PartialEq)]
+enum What {
+    Perform(Call),
+    Usage(Parameters),
+    Requests(Parameters),
+    Request(String),
+    Audit(Parameters),
+    AuditVerify(Value),
+}
+
+impl Fake {
+    fn note(&self, caller: Caller, what: What) -> BoxFuture<Outcome> {
+        self.asked.lock().expect("unpoisoned").push(Asked { caller, what });
+        let answer = self.answer.lock().expect("unpoisoned").take();
+        Box::pin(async { answer.unwrap_or(Ok(Reply { status: 200, body: json!({}) })) })
+    }
 }
 
 impl Control for Fake {
@@ -58,6 +90,47 @@ impl Control for Fake {
             let _open = gate.lock().await;
             if faulty { Err(vec![problem; 2]) } else { Ok(json!({ "generation": generation })) }
         })
+    }
+
+    /// `ROLE`, or `ROLE@ACCOUNT`.
+    fn caller(&self, token: &[u8], from: IpAddr) -> Option<Caller> {
+        let (role, account) = match std::str::from_utf8(token).ok()?.split_once('@') {
+            Some((role, account)) => (role, Some(account.to_owned())),
+            None => (std::str::from_utf8(token).ok()?, None),
+        };
+        let role = match role {
+            "owner" => Role::Owner,
+            "admin" => Role::Admin,
+            "manager" => Role::Manager,
+            "viewer" => Role::Viewer,
+            _ => return None,
+        };
+        let name = "somebody".to_owned();
+        Some(Caller { name, role, account, project: None, from: from.to_string() })
+    }
+
+    fn perform(&self, caller: Caller, call: Call) -> BoxFuture<Outcome> {
+        self.note(caller, What::Perform(call))
+    }
+
+    fn usage(&self, caller: Caller, query: Parameters) -> BoxFuture<Outcome> {
+        self.note(caller, What::Usage(query))
+    }
+
+    fn requests(&self, caller: Caller, query: Parameters) -> BoxFuture<Outcome> {
+        self.note(caller, What::Requests(query))
+    }
+
+    fn request(&self, caller: Caller, id: String) -> BoxFuture<Outcome> {
+        self.note(caller, What::Request(id))
+    }
+
+    fn audit(&self, caller: Caller, query: Parameters) -> BoxFuture<Outcome> {
+        self.note(caller, What::Audit(query))
+    }
+
+    fn audit_verify(&self, caller: Caller, body: Value) -> BoxFuture<Outcome> {
+        self.note(caller, What::AuditVerify(body))
     }
 }
 
