@@ -29,13 +29,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         if !faults.is_empty() {
             return Err(super::refused(&path, &Faults { faults, fingerprint: loaded.fingerprint }));
         }
-        print(&format!(
-            "{}: good ({}, {}, {})\n",
-            path.display(),
-            counted(config.providers.len(), "provider"),
-            counted(config.models.len(), "model"),
-            counted(config.keys.len(), "key")
-        ));
+        print(&format!("{}: good ({})\n", path.display(), inventory(config)));
         return Ok(());
     }
     let path = args.config.path().map_err(|message| Failure::new(BAD_USAGE, message))?;
@@ -47,6 +41,27 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let report = serde_json::json!({"ok": ok, "faults": faults, "warnings": warnings});
     print(&format!("{report:#}\n"));
     if ok { Ok(()) } else { Err(Failure::new(BAD_USAGE, "")) }
+}
+
+/// What there is of everything: prices and limits only where there are some.
+fn inventory(config: &Config) -> String {
+    let limits = config.accounts.iter().map(|account| &account.limits);
+    let limits = limits.chain(config.projects.iter().map(|project| &project.limits));
+    let limits = limits.chain(config.users.iter().map(|user| &user.limits));
+    let limits = limits.chain(config.keys.iter().map(|key| &key.limits)).flatten().count();
+    let mut parts = vec![
+        counted(config.providers.len(), "provider"),
+        counted(config.models.len(), "model"),
+        counted(config.keys.len(), "key"),
+    ];
+    if !config.prices.is_empty() {
+        parts.push(counted(config.prices.len(), "price"));
+    }
+    if limits > 0 {
+        let sets = if limits == 1 { "set" } else { "sets" };
+        parts.push(format!("{limits} {sets} of limits"));
+    }
+    parts.join(", ")
 }
 
 /// What keeps the gateway from serving a file without faults, at the places of the settings.

@@ -2,13 +2,21 @@
 //! configuration, 3 cannot reach the admin API.
 
 mod address;
+mod audit;
 mod check;
 mod config;
 mod demo;
+mod import;
+mod limits;
 mod local;
+mod objects;
 mod remote;
+mod requests;
 mod serve;
 mod sim;
+mod table;
+mod usage;
+mod when;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,6 +43,8 @@ const PLACES: [&str; 2] = ["foretoken.toml", "/etc/foretoken/foretoken.toml"];
   foretoken check                             read the configuration and say what is wrong
   foretoken serve                             serve it
   foretoken status                            how the running gateway is doing
+  foretoken keys create chat-backend          a key for callers
+  foretoken usage --by key                    what was used, and what it cost
 
 Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 cannot reach the admin API."
 )]
@@ -84,11 +94,33 @@ Exit codes: 0 good (perhaps with warnings), 2 faults.")]
         "routes --json | jq '.data[].targets[].credentials'",
     ]))]
     Routes(remote::RemoteArgs),
+    #[command(flatten)]
+    Objects(Box<objects::ObjectsCommand>),
+    /// Sum up requests, tokens, cost and charge
+    #[command(after_help = remote::help(&[
+        "usage",
+        "usage --from 30d --by day,model",
+        "usage --from 2026-01-01 --to 2026-02-01 --by key --project search --json",
+    ]))]
+    Usage(usage::UsageArgs),
+    /// List usage records, newest first, or show one
+    #[command(after_help = remote::help(&[
+        "requests --key chat-backend --since 1h",
+        "requests --status 4xx --limit 20",
+        "requests show 01JDXK3V5M8Q2W7RZ4T6Y9BCDE",
+    ]))]
+    Requests(requests::RequestsArgs),
+    /// The log of administrative acts: list, verify, export
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Run the simulated provider alone
     Sim(sim::SimArgs),
     /// Print the reference of all settings, or a commented file to start from
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Make a configuration of that of another gateway: its keys go on working
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Print shell completions
     #[command(after_help = "Example:
   foretoken completions bash > /etc/bash_completion.d/foretoken")]
@@ -144,8 +176,13 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => remote::reload(&args),
         Command::Status(args) => remote::status(&args),
         Command::Routes(args) => remote::routes(&args),
+        Command::Objects(command) => objects::run(&command),
+        Command::Usage(args) => usage::run(&args),
+        Command::Requests(args) => requests::run(&args),
+        Command::Audit(command) => audit::run(&command),
         Command::Sim(args) => sim::run(args),
         Command::Config(command) => config::run(&command),
+        Command::Import(command) => import::run(&command),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "foretoken", &mut out);

@@ -1,9 +1,10 @@
-//! Commands that ask a running gateway: `reload`, `status`, `routes`.
+//! Commands that ask a running gateway: `reload`, `status`, `routes`; and how the other ones ask.
 
 use clap::Args;
 use serde_json::Value;
 
 use super::local::{Local, Token};
+use super::table::printable;
 use super::{BAD_USAGE, ConfigArgs, FAILED, Failure, UNREACHABLE, print, variable};
 use crate::admin;
 use crate::auth::Secret;
@@ -55,8 +56,13 @@ fn said(
 }
 
 impl RemoteArgs {
+    /// Whether JSON is wanted.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The status and the answer, and where the token came from or why there was none.
-    fn call(&self, method: &str, path: &str) -> Result<(u16, Value, String), Failure> {
+    fn call(&self, ask: &admin::Ask<'_>) -> Result<(u16, Value, String), Failure> {
         let url = said(&self.admin, "--admin", "FORETOKEN_ADMIN_URL")?;
         let token = said(&self.token, "--token", "FORETOKEN_ADMIN_TOKEN")?;
         let local = Local::read(&self.config, url.is_none() || token.is_none())?;
@@ -74,17 +80,31 @@ impl RemoteArgs {
             (None, Token::Found { secret, whence }) => (Some(secret), from(&whence)),
             (None, Token::Missing(why)) => (None, why),
         };
-        match admin::request(method, &url, token.as_ref(), path, None) {
+        match admin::send(&url, token.as_ref(), ask) {
             Ok((status, answer)) => Ok((status, answer, note)),
             Err(error) => {
-                let code = if error.is_unreachable() { UNREACHABLE } else { FAILED };
+                let code = match error {
+                    admin::ClientError::Unreachable { .. } => UNREACHABLE,
+                    admin::ClientError::Usage(_) => BAD_USAGE,
+                    admin::ClientError::Garbled { .. } => FAILED,
+                };
                 Err(Failure::new(code, error.to_string()))
             }
         }
     }
 
-    fn ask(&self, method: &str, path: &str) -> Result<Value, Failure> {
-        let (status, answer, note) = self.call(method, path)?;
+    fn ask(&self, method: &'static str, path: &str) -> Result<Value, Failure> {
+        self.send(&Asking::new(method, path.to_owned()))
+    }
+
+    /// Asks, and gives the answer; a refusal is told as a failure.
+    pub(crate) fn send(&self, asking: &Asking) -> Result<Value, Failure> {
+        let (status, answer, note) = self.call(&admin::Ask {
+            method: asking.method,
+            path: &asking.path,
+            body: asking.body.as_ref(),
+            idempotency_key: asking.idempotency_key.as_deref(),
+        })?;
         if status < 300 {
             return Ok(answer);
         }
@@ -92,9 +112,56 @@ impl RemoteArgs {
         for problem in answer["error"]["problems"].as_array().into_iter().flatten() {
             eprintln!("{}", problem_text(problem));
         }
-        let hint = if status == 401 { format!(": {note}") } else { String::new() };
-        Err(Failure::new(FAILED, format!("{message}{hint}")))
+        let hint = match (status, answer["error"]["field"].as_str()) {
+            (401, _) => format!(": {note}"),
+            // The message names it mostly; where it does not, the place would be missing.
+            (_, Some(field)) if !message.contains(field) => format!(" (field {field})"),
+            _ => String::new(),
+        };
+        Err(Failure::new(FAILED, printable(&format!("{message}{hint}"))))
     }
+}
+
+/// A call as a command makes it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Asking {
+    pub method: &'static str,
+    pub path: String,
+    pub body: Option<Value>,
+    pub idempotency_key: Option<String>,
+}
+
+impl Asking {
+    pub(crate) fn new(method: &'static str, path: String) -> Self {
+        Asking { method, path, body: None, idempotency_key: None }
+    }
+
+    pub(crate) fn with(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+}
+
+/// One piece of a path or a value of a query, percent-encoded.
+pub(crate) fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b'.' => {
+                out.push(byte as char);
+            }
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
+/// A path with those parameters that were said.
+pub(crate) fn with_query(path: &str, pairs: &[(&str, Option<String>)]) -> String {
+    let said = pairs.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let query: Vec<String> =
+        said.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
 fn from(whence: &str) -> String {
