@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::auth::{Cidr, Digest, Grant};
+use super::governance::{Stored, pricing, route_terms};
+use crate::auth::Cidr;
 use crate::config::{self, Config};
 use crate::health::{CredentialState, TargetState};
-use crate::ident::{AccountId, KeyId, ProjectId, TargetId};
+use crate::ident::TargetId;
 use crate::listener;
 use crate::meter::{Estimates, Room};
 use crate::proxy::{CandidateSeries, KeyedCredential, Provider, Settings, Snapshot, Timeouts};
@@ -60,6 +61,7 @@ impl Builder {
     pub(super) fn build(
         &mut self,
         config: &Config,
+        stored: &Stored,
         generation: u64,
     ) -> Result<Snapshot, BuildFault> {
         let mut next = Builder::new(self.workers, self.registry.clone());
@@ -80,7 +82,19 @@ impl Builder {
         let longest = candidates.map(|c| c.target.id.as_str().len()).max().unwrap_or(0);
         // The first attempt may be made twice, on a stale and on a fresh connection.
         let room = Room::new(usize::from(settings.attempts) + 1, longest);
-        Ok(Snapshot { generation, table, providers, series, estimates, room, settings })
+        let pricing = pricing(config, stored);
+        let terms = route_terms(config, &pricing);
+        Ok(Snapshot {
+            generation,
+            table,
+            providers,
+            series,
+            estimates,
+            terms,
+            pricing,
+            room,
+            settings,
+        })
     }
 
     fn provider(
@@ -261,7 +275,7 @@ pub(super) fn origin_settings(provider: &config::Provider) -> OriginSettings {
     }
 }
 
-fn cidr(cidr: &config::Cidr) -> Option<Cidr> {
+pub(super) fn cidr(cidr: &config::Cidr) -> Option<Cidr> {
     format!("{}/{}", cidr.address, cidr.prefix_bits).parse().ok()
 }
 
@@ -278,6 +292,7 @@ fn settings(config: &Config) -> Settings {
         hold_time: server.retry.hold_max,
         keep_alive_comment: server.keep_alive_comment,
         trusted_proxies: server.trusted_proxies.iter().filter_map(cidr).collect(),
+        over_budget_status: server.over_budget_status,
     }
 }
 
@@ -308,35 +323,6 @@ pub(super) fn certificates(tls: &config::Tls) -> Vec<listener::CertificatePair> 
             cert: pair.cert.bytes.clone(),
             key_name: pair.key.path.display().to_string(),
             key: pair.key.bytes.clone(),
-        })
-        .collect()
-}
-
-/// The keys of the file, by the digest of their secret.
-pub(super) fn grants(config: &Config) -> Vec<(Digest, Grant)> {
-    config
-        .keys
-        .iter()
-        .map(|key| {
-            let base = Grant::open(
-                KeyId::from(key.name.as_str()),
-                AccountId::from(key.account.as_str()),
-                ProjectId::from(key.project.as_str()),
-            );
-            let metadata = (!key.metadata.is_empty())
-                .then(|| serde_json::Value::from(key.metadata.clone()).to_string().into());
-            let grant = Grant {
-                user: key.user.as_deref().map(Into::into),
-                models: key.models.clone(),
-                deny_models: key.deny_models.clone(),
-                endpoints: key.endpoints.iter().map(|e| e.name().to_owned()).collect(),
-                cidrs: key.cidrs.iter().filter_map(cidr).collect(),
-                expires_at_unix_ms: key.expires_at_unix_ms,
-                tags: key.tags.iter().map(|tag| tag.as_str().into()).collect(),
-                metadata,
-                ..base
-            };
-            (key.sha256.0, grant)
         })
         .collect()
 }

@@ -1,15 +1,19 @@
 //! What the admin API shows and steers.
 
+use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::admin::{BoxFuture, Control, Problem};
+use crate::admin::{BoxFuture, Control, Outcome, Parameters, Problem};
+use crate::app::audit;
 use crate::app::slow::{Slow, ending};
 use crate::clock;
+use crate::directory::{Call, Caller, Refusal, Reply};
 use crate::health::Standing;
+use crate::money::format_pico;
 use crate::proxy::Snapshot;
 use crate::route::{Candidate, Route};
 use crate::telemetry::Gauges;
@@ -49,6 +53,55 @@ impl Control for Controls {
         let answer = self.0.reload_answer();
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ending())) })
     }
+
+    fn caller(&self, token: &[u8], from: IpAddr) -> Option<Caller> {
+        let caller = self.0.books.directory.principal(token, clock::now())?;
+        Some(Caller { from: from.to_string(), ..caller })
+    }
+
+    fn perform(&self, caller: Caller, call: Call) -> BoxFuture<Outcome> {
+        let directory = self.0.books.directory.clone();
+        blocking(move || directory.perform(&caller, &call, clock::now()))
+    }
+
+    fn usage(&self, caller: Caller, query: Parameters) -> BoxFuture<Outcome> {
+        let reports = self.0.books.reports.clone();
+        blocking(move || reports.usage(&caller, &query).map(ok))
+    }
+
+    fn requests(&self, caller: Caller, query: Parameters) -> BoxFuture<Outcome> {
+        let reports = self.0.books.reports.clone();
+        blocking(move || reports.requests(&caller, &query).map(ok))
+    }
+
+    fn request(&self, caller: Caller, id: String) -> BoxFuture<Outcome> {
+        let reports = self.0.books.reports.clone();
+        blocking(move || reports.request(&caller, &id).map(ok))
+    }
+
+    fn audit(&self, _: Caller, query: Parameters) -> BoxFuture<Outcome> {
+        let objects = self.0.books.objects.clone();
+        blocking(move || audit::list(&*objects, &query).map(ok))
+    }
+
+    fn audit_verify(&self, _: Caller, body: Value) -> BoxFuture<Outcome> {
+        let objects = self.0.books.objects.clone();
+        blocking(move || audit::verify(&*objects, &body).map(ok))
+    }
+}
+
+fn ok(body: Value) -> Reply {
+    Reply { status: 200, body }
+}
+
+/// Runs what reads or writes the disk where it keeps nobody waiting. Goes on when the caller hangs up.
+fn blocking(work: impl FnOnce() -> Outcome + Send + 'static) -> BoxFuture<Outcome> {
+    Box::pin(async move {
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+            let message = "the operation failed in a way that it should not; see the log";
+            Err(Refusal::new(500, "internal_error", message))
+        })
+    })
 }
 
 impl Slow {
@@ -76,6 +129,8 @@ impl Slow {
                 "lost_settles": stats.lost_settles,
                 "commit_failures": stats.commit_failures,
                 "sync_failed": stats.is_sync_failed,
+                "flush_lag_ms": stats.flush_lag_ms,
+                "last_error": stats.commit_error.as_deref(),
             })
         });
         json!({
@@ -142,8 +197,17 @@ impl Slow {
         gauges.connections("open", open as u64);
         gauges.connections("serving", streams as u64);
         if let Some(read) = self.journal.load().as_ref() {
-            gauges.journal(read().pending_bytes);
+            let stats = read();
+            gauges.journal(stats.pending_bytes);
+            gauges.store(stats.flush_lag_ms, stats.commit_failures, stats.refused);
         }
+        for (currency, amounts) in self.shared.counters.amounts() {
+            let text = |pico: u128| format_pico(i128::try_from(pico).unwrap_or(i128::MAX));
+            let (cost, charge) = (text(amounts.cost_pico), text(amounts.charge_pico));
+            gauges.money(currency.as_str(), cost, charge);
+        }
+        let (unpriced, soft_budgets) = self.shared.registry.alerts();
+        gauges.alerts(unpriced, soft_budgets);
         let ok =
             self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).problems.is_empty();
         gauges.config(snapshot.generation, ok);

@@ -2,10 +2,15 @@
 //!
 //! Open `run.rs` first: start, reload, drain.
 
+mod audit;
+mod books;
 mod build;
 mod control;
 mod descriptors;
+mod governance;
 mod handler;
+mod reports;
+mod restore;
 mod run;
 mod slow;
 mod verify;

@@ -13,18 +13,18 @@ use tokio::runtime::{Builder as RuntimeBuilder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, Token};
-use crate::admit::{Accounts, Budget};
-use crate::app::build::{BuildFault, Builder, certificates, grants, listener_settings};
+use crate::admit::Budget;
+use crate::app::books::{Books, OwnReports, database};
+use crate::app::build::{BuildFault, Builder, certificates, listener_settings};
 use crate::app::descriptors::connection_limit;
-use crate::app::slow::{self, Reloader, Slow};
+use crate::app::slow::{self, Reloader, Slow, Wish};
 use crate::app::worker::{self, Order, Start};
-use crate::auth::Keyring;
 use crate::clock;
 use crate::config::{self, Config, Loaded, StorePath};
 use crate::listener::{Acceptor, Load, Loads, ServerTls, WorkerPort, bind};
 use crate::meter::{Counters, Meter};
 use crate::proxy::{FaultHook, Shared, Worker};
-use crate::store::{self, Fsync, Journal, Totals};
+use crate::store::{self, Database, Fsync, Journal};
 use crate::telemetry::{AccessLog, Destination, Registry};
 
 /// What to start.
@@ -177,22 +177,35 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     };
     let access = access_log(destination)?;
     let mut builder = Builder::new(workers, registry.clone());
-    let snapshot = builder.build(config, 1)?;
+    let (wishes, wished) = std::sync::mpsc::channel();
+    let wish = std::sync::Mutex::new(wishes.clone());
+    let changed = move |_| {
+        let wish = wish.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = wish.send(Wish::Prices);
+    };
+    let now = clock::now();
+    let books = Arc::new(Books::open(config, journal.store().clone(), changed, now)?);
+    let snapshot = builder.build(config, &books.stored(), 1)?;
+    books.keep_prices(&snapshot.pricing);
+    books.restore(&snapshot, now)?;
+    books.tell_audit_head();
     let shared = Arc::new(Shared {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-        keyring: Keyring::new(),
-        accounts: Accounts::default(),
+        keyring: books.keyring.clone(),
+        accounts: books.accounts.clone(),
         counters: Counters::new(workers),
         registry,
         requests: Budget::new(config.server.limits.requests as u64),
         body_memory: Budget::new(config.server.limits.body_memory_bytes),
         fault_hook: options.fault_hook.clone(),
+        reports: Arc::new(OwnReports::new(books.reports.clone())),
     });
-    shared.keyring.set_file_keys(grants(config));
     let sockets = Sockets::open(config)?;
     let (token, made_token) = admin_token(config)?;
     let (orders, order) = watch::channel(Order::Run);
     let (generations, generation) = watch::channel(1);
+    let (endings, ending) = watch::channel(0);
+    books.keyring.on_ended(move || endings.send_modify(|count| *count += 1));
     let settings = Arc::new(ArcSwap::from_pointee(listener_settings(config)));
     let loads: Loads = (0..workers).map(|_| Load::default()).collect();
     let mut ports: Vec<WorkerPort> = Vec::new();
@@ -205,6 +218,7 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
             connections,
             orders: order.clone(),
             generations: generation.clone(),
+            endings: ending.clone(),
             settings: settings.clone(),
             loads: loads.clone(),
         };
@@ -214,9 +228,14 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     let (listen, listen_tls, admin_address) = sockets.addresses();
     let reloader = Reloader::new(builder, generations, settings, sockets.tls.clone());
     let Options { loaded, path, .. } = options;
-    let (slow, reload_thread) =
-        Slow::start(loaded, path, shared.clone(), loads.clone(), access.clone(), reloader)
-            .map_err(StartFault::Thread)?;
+    let (slow, reload_thread) = Slow::start(
+        loaded,
+        path,
+        slow::Parts { shared: shared.clone(), loads: loads.clone(), access: access.clone(), books },
+        reloader,
+        (wishes, wished),
+    )
+    .map_err(StartFault::Thread)?;
     let view = Arc::downgrade(&journal);
     let stats = move || view.upgrade().map(|journal| journal.stats()).unwrap_or_default();
     slow.journal.store(Some(Arc::new(Box::new(stats))));
@@ -274,15 +293,15 @@ pub(super) fn journal_settings(config: &Config, workers: usize) -> store::Settin
 
 fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> {
     let settings = journal_settings(config, workers);
-    let totals = match &settings.dir {
-        None => Totals::in_memory(),
-        Some(dir) => {
-            std::fs::create_dir_all(dir)
-                .map_err(|cause| store::OpenError::Io { path: dir.clone(), cause })?;
-            Totals::open(&dir.join("totals"))?
-        }
+    if let Some(dir) = &settings.dir {
+        std::fs::create_dir_all(dir)
+            .map_err(|cause| store::OpenError::Io { path: dir.clone(), cause })?;
+    }
+    let database = match database(config) {
+        None => Database::in_memory()?,
+        Some(path) => Database::open(&path)?,
     };
-    let (journal, report) = Journal::open(&settings, Arc::new(totals))?;
+    let (journal, report) = Journal::open(&settings, Arc::new(database))?;
     if !report.is_empty() {
         tracing::info!(%report, "the journal of the last run was taken in");
     }

@@ -11,8 +11,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Problem, Token};
-use crate::app::build::{Builder, certificates, grants, listener_settings};
+use crate::app::books::{Books, tidy};
+use crate::app::build::{Builder, certificates, listener_settings};
 use crate::app::control::Controls;
+use crate::app::governance::file_objects;
 use crate::app::worker::Order;
 use crate::clock;
 use crate::config::{self, Config, Fault, Fingerprint, How, Loaded};
@@ -21,18 +23,29 @@ use crate::proxy::{Shared, Snapshot};
 use crate::store::Stats;
 use crate::telemetry::AccessLog;
 
+/// How often idle limits are let go and the last use of keys is noted.
+const TIDY: Duration = Duration::from_secs(30);
+const DAY_MS: u64 = 86_400_000;
+
 /// How often names of upstreams are looked up again, off the path.
 const DNS_REFRESH: Duration = Duration::from_secs(30);
 
-/// Asks for a reload, and wants to know how it went.
-type Wish = Option<oneshot::Sender<Outcome>>;
-type Outcome = Result<serde_json::Value, Vec<Problem>>;
+/// What the reload thread is asked for.
+pub(super) enum Wish {
+    /// To load the configuration again, and perhaps to say how it went.
+    Reload(Option<oneshot::Sender<Outcome>>),
+    /// To put prices and rates to work that were set by the admin API.
+    Prices,
+}
+
+pub(super) type Outcome = Result<serde_json::Value, Vec<Problem>>;
 
 /// The state of the slow side, shared with the admin API.
 pub(super) struct Slow {
     pub shared: Arc<Shared>,
     pub loads: Loads,
     pub access: Arc<AccessLog>,
+    pub books: Arc<Books>,
     pub config: ArcSwap<Config>,
     /// What the process was started with: sockets and threads are of that.
     pub started_with: Config,
@@ -45,6 +58,14 @@ pub(super) struct Slow {
     pub journal: ArcSwapOption<JournalView>,
     wishes: mpsc::Sender<Wish>,
     stopped: watch::Sender<bool>,
+}
+
+/// What the slow side looks after.
+pub(super) struct Parts {
+    pub shared: Arc<Shared>,
+    pub loads: Loads,
+    pub access: Arc<AccessLog>,
+    pub books: Arc<Books>,
 }
 
 /// Reads the figures of the journal.
@@ -87,16 +108,16 @@ impl Slow {
     pub(super) fn start(
         loaded: Loaded,
         path: Option<PathBuf>,
-        shared: Arc<Shared>,
-        loads: Loads,
-        access: Arc<AccessLog>,
+        parts: Parts,
         reloader: Reloader,
+        (wishes, wished): (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
     ) -> std::io::Result<(Arc<Slow>, JoinHandle<()>)> {
-        let (wishes, wished) = mpsc::channel();
+        let Parts { shared, loads, access, books } = parts;
         let slow = Arc::new(Slow {
             shared,
             loads,
             access,
+            books,
             started_with: loaded.config.clone(),
             config: ArcSwap::from_pointee(loaded.config),
             path,
@@ -118,7 +139,7 @@ impl Slow {
 
     /// Asks for a reload and does not wait.
     pub(super) fn wish_reload(&self) {
-        let _ = self.wishes.send(None);
+        let _ = self.wishes.send(Wish::Reload(None));
     }
 
     /// Asks for a reload and waits for it.
@@ -129,7 +150,7 @@ impl Slow {
     /// Asks for a reload; the answer comes by the channel.
     pub(super) fn reload_answer(&self) -> oneshot::Receiver<Outcome> {
         let (sender, receiver) = oneshot::channel();
-        let _ = self.wishes.send(Some(sender));
+        let _ = self.wishes.send(Wish::Reload(Some(sender)));
         receiver
     }
 
@@ -161,7 +182,7 @@ fn reload_loop(
     let wishes = slow.wishes.clone();
     let watch = slow.path.as_ref().and_then(|_| {
         config::watch(fingerprint, move || {
-            let _ = wishes.send(None);
+            let _ = wishes.send(Wish::Reload(None));
         })
         .map_err(
             |error| tracing::warn!(%error, "configuration files are not watched; reload by hand"),
@@ -172,6 +193,13 @@ fn reload_loop(
         if slow.is_stopped() {
             return;
         }
+        let wish = match wish {
+            Wish::Reload(wish) => wish,
+            Wish::Prices => {
+                reprice(slow, &mut reloader);
+                continue;
+            }
+        };
         // Several wishes at once (a watch that fires beside a signal) are one reload each: whoever
         // waits wants to know of a reload that began after asking.
         let outcome = reload(slow, &mut reloader, watch.as_ref());
@@ -179,6 +207,25 @@ fn reload_loop(
             let _ = answer.send(outcome);
         }
     }
+}
+
+/// Puts prices and rates to work that were set by the admin API.
+fn reprice(slow: &Arc<Slow>, reloader: &mut Reloader) {
+    let generation = slow.shared.snapshot.load().generation + 1;
+    match reloader.builder.build(&slow.config.load(), &slow.books.stored(), generation) {
+        Ok(snapshot) => replace(slow, reloader, snapshot),
+        Err(error) => tracing::error!(%error, "new prices cannot be put to work"),
+    }
+}
+
+/// Makes a generation the present one.
+fn replace(slow: &Slow, reloader: &mut Reloader, snapshot: Snapshot) {
+    slow.books.keep_prices(&snapshot.pricing);
+    let generation = snapshot.generation;
+    let retired = slow.shared.snapshot.swap(Arc::new(snapshot));
+    reloader.retired.push(retired);
+    reloader.retired.retain(|old| Arc::strong_count(old) > 1);
+    reloader.generations.send_replace(generation);
 }
 
 fn reload(slow: &Arc<Slow>, reloader: &mut Reloader, watch: Option<&config::Watch>) -> Outcome {
@@ -243,12 +290,15 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
     if let (Some(server), Some(tls)) = (&reloader.tls, &config.server.tls) {
         server.reload(&certificates(tls)).map_err(|e| problem(&e.to_string()))?;
     }
-    let snapshot =
-        reloader.builder.build(&config, generation).map_err(|e| problem(&e.to_string()))?;
-    let keys = slow.shared.keyring.set_file_keys(grants(&config));
-    let retired = slow.shared.snapshot.swap(Arc::new(snapshot));
-    reloader.retired.push(retired);
-    reloader.retired.retain(|old| Arc::strong_count(old) > 1);
+    let snapshot = reloader
+        .builder
+        .build(&config, &slow.books.stored(), generation)
+        .map_err(|e| problem(&e.to_string()))?;
+    let keys = slow
+        .books
+        .directory
+        .set_file_objects(file_objects(&config), clock::now())
+        .map_err(|e| problem(&e.to_string()))?;
     reloader.listener_settings.store(Arc::new(listener_settings(&config)));
     slow.shared.requests.set_limit(config.server.limits.requests as u64);
     slow.shared.body_memory.set_limit(config.server.limits.body_memory_bytes);
@@ -257,7 +307,7 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
         tracing::warn!(%what, "takes effect only after a restart");
     }
     slow.config.store(Arc::new(config));
-    reloader.generations.send_replace(generation);
+    replace(slow, reloader, snapshot);
     let mut last = slow.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
     last.needs_restart.clone_from(&needs_restart);
     let list: Vec<serde_json::Value> = changes
@@ -334,6 +384,7 @@ pub(super) async fn run(
     order: watch::Receiver<Order>,
 ) {
     tokio::task::spawn_local(refresh_names(slow.clone()));
+    tokio::task::spawn_local(tidy_up(slow.clone()));
     let mut stopped = slow.stopped.subscribe();
     let ended = async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -351,6 +402,26 @@ pub(super) async fn run(
         None => ended.await,
     }
     drop(order);
+}
+
+/// Looks after what is kept, and tells the head of the audit log at every day's end.
+async fn tidy_up(slow: Arc<Slow>) {
+    let mut day = clock::unix_ms() / DAY_MS;
+    let mut noted_unix_ms = 0;
+    loop {
+        tokio::time::sleep(TIDY).await;
+        let books = slow.books.clone();
+        let today = clock::unix_ms() / DAY_MS;
+        let is_new_day = std::mem::replace(&mut day, today) != today;
+        let done = tokio::task::spawn_blocking(move || {
+            tidy(&books, &mut noted_unix_ms);
+            if is_new_day {
+                books.tell_audit_head();
+            }
+            noted_unix_ms
+        });
+        noted_unix_ms = done.await.unwrap_or(noted_unix_ms);
+    }
 }
 
 /// Looks up the names of upstreams again, so that no request has to wait for it.

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::app::build::{Builder, certificates, origin_settings};
+use crate::app::governance::Stored;
 use crate::app::run::{journal_dir, journal_settings, whole, worker_count};
 use crate::clock;
 use crate::config::{self, Config};
@@ -37,7 +38,7 @@ pub fn verify(config: &Config) -> Vec<Trouble> {
     journal(config, &mut troubles);
     if troubles.is_empty() {
         let mut builder = Builder::new(1, Registry::new(1, clock::unix_ms()));
-        if let Err(fault) = builder.build(config, 1) {
+        if let Err(fault) = builder.build(config, &Stored::default(), 1) {
             troubles.push(Trouble::new("", fault.to_string(), ""));
         }
     }

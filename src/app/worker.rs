@@ -31,6 +31,8 @@ pub(super) struct Start {
     pub orders: watch::Receiver<Order>,
     /// Changes with every new generation.
     pub generations: watch::Receiver<u64>,
+    /// Changes whenever a key was blocked at once.
+    pub endings: watch::Receiver<u64>,
     pub settings: Arc<ArcSwap<listener::Settings>>,
     pub loads: Loads,
 }
@@ -61,6 +63,12 @@ pub(super) async fn run(worker: Rc<Worker>, mut start: Start) {
                 settings = Rc::new(listener::Settings::clone(&start.settings.load()));
                 maintain(&worker);
             }
+            changed = start.endings.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                worker.wake_ended();
+            }
             changed = start.orders.changed() => {
                 if changed.is_err() || *start.orders.borrow() != Order::Run {
                     break;
@@ -81,6 +89,12 @@ async fn end(worker: &Worker, drain: &Rc<Drain>, mut start: Start) {
     drain.start();
     let order = *start.orders.borrow();
     if let Order::Drain(limit) = order {
+        let endings = async {
+            while start.endings.changed().await.is_ok() {
+                worker.wake_ended();
+            }
+            std::future::pending::<()>().await;
+        };
         let quit = async {
             while start.orders.changed().await.is_ok() {
                 if *start.orders.borrow() == Order::Quit {
@@ -90,6 +104,7 @@ async fn end(worker: &Worker, drain: &Rc<Drain>, mut start: Start) {
         };
         tokio::select! {
             () = drain.emptied() => {}
+            () = endings => {}
             () = tokio::time::sleep(limit) => {
                 let left = drain.open_count();
                 tracing::warn!(worker = start.index, left, "connections cut at the end of the drain");
