@@ -8,6 +8,7 @@ pub mod clock;
 pub mod error;
 pub mod exchange;
 pub mod ident;
+pub mod limits;
 pub mod money;
 pub mod net;
 pub mod wire;
@@ -24,6 +25,7 @@ pub mod route;
 
 pub mod admit;
 pub mod meter;
+pub mod price;
 pub mod store;
 
 pub mod upstream;
@@ -35,4 +37,6 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod directory;
+pub mod import;
 pub mod sim;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 struct Room(&'static str, u8, &'static [&'static str]);
 
 /// What every room above rank 0 may use: names, time and errors say nothing of HTTP or of sockets.
-const BASICS: [&str; 4] = ["ident", "clock", "error", "money"];
+const BASICS: [&str; 5] = ["ident", "clock", "error", "money", "limits"];
 
 /// Every room. What is missing in a list is missing on purpose: the room must not know it.
 #[rustfmt::skip]
@@ -21,6 +21,7 @@ const ROOMS: &[Room] = &[
     Room("clock",     0, &[]),
     Room("error",     0, &[]),
     Room("money",     0, &[]),
+    Room("limits",    0, &[]),
     Room("wire",      0, &["error"]),
     Room("net",       0, &["clock"]),
     Room("exchange",  0, &["error", "wire"]),
@@ -36,24 +37,30 @@ const ROOMS: &[Room] = &[
 
     Room("route",     2, &["health"]),
     Room("meter",     2, &["store"]),
+    Room("price",     2, &["store"]),
 
     Room("admit",     3, &[]),
 
     // Not `listener`, `store` or `config`: a request is served the same whichever socket it came
     // by, wherever its record ends up, and whatever file the settings were written in.
     Room("proxy",     4, &["wire", "net", "exchange", "dialect", "health", "auth", "telemetry",
-                           "upstream", "route", "meter", "admit"]),
+                           "upstream", "route", "meter", "price", "admit"]),
 
-    Room("config",    5, &[]),
-    Room("admin",     5, &["auth"]),
+    // Not `proxy` or `config`: what it changes takes effect through the keyring and the accounts.
+    Room("directory", 4, &["dialect", "store", "auth", "meter", "price", "admit"]),
+
+    Room("config",    5, &["price"]),
+    Room("admin",     5, &["auth", "directory"]),
     // Not even `framing` or `dialect`: a provider simulated with the gateway's own parsers would
     // agree with their faults.
     Room("sim",       5, &[]),
+    // Not even `config`: what it writes is text, as a person would write it.
+    Room("import",    5, &[]),
 
     Room("app",       6, &["wire", "net", "exchange", "health", "store", "auth", "telemetry",
-                           "listener", "upstream", "route", "meter", "admit", "proxy", "config",
-                           "admin"]),
-    Room("cli",       6, &["auth", "telemetry", "config", "admin", "sim", "app"]),
+                           "listener", "upstream", "route", "meter", "price", "admit",
+                           "directory", "proxy", "config", "admin"]),
+    Room("cli",       6, &["auth", "telemetry", "directory", "config", "admin", "sim", "import", "app"]),
     Room("lib",       6, &[]),
     Room("main",      6, &["cli"]),
 ];
@@ -323,7 +330,7 @@ fn bad_imports_are_caught_and_named() {
         ),
         (
             "proxy/serve.rs",
-            "use crate::{\n    auth::Grant,\n    store::{Journal, Totals},\n};",
+            "use crate::{\n    auth::Grant,\n    store::{Database, Journal},\n};",
             "src/proxy/serve.rs:3: `proxy` imports `store`: it lies below",
         ),
         ("store/codec.rs", "fn f() { let _ = crate::meter::x(); }", "`store` imports `meter`"),
