@@ -1,7 +1,8 @@
 //! What a key costs: to find it (flat from 10 to 1,000,000 keys), to edit it, and to keep it (at most
 //! 600 bytes at 1,000,000 keys, checked and printed first).
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -15,26 +16,30 @@ use foretoken::store::StoreError;
 use foretoken::store::objects::{
     self, Change, ObjectKind, ObjectRow, Objects, Put, SecretRow, Status,
 };
+use mimalloc::MiMalloc;
 
-/// The system's allocator, and how much is held from it. What malloc itself adds is counted as its
-/// header and rounding: 8 bytes before each block, which is a multiple of 16.
+/// The allocator of the program, and how much is held from it, with what it adds to round up.
 struct Counting;
 
 static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-fn real_size(bytes: usize) -> usize {
-    (bytes + 8).next_multiple_of(16).max(32)
+unsafe extern "C" {
+    /// Of mimalloc, which is linked in: how many bytes a block really has.
+    fn mi_usable_size(block: *const c_void) -> usize;
 }
 
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD_BYTES.fetch_add(real_size(layout.size()), Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
+        let at = unsafe { MiMalloc.alloc(layout) };
+        if !at.is_null() {
+            HELD_BYTES.fetch_add(unsafe { mi_usable_size(at.cast()) }, Ordering::Relaxed);
+        }
+        at
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD_BYTES.fetch_sub(real_size(layout.size()), Ordering::Relaxed);
-        unsafe { System.dealloc(at, layout) }
+        HELD_BYTES.fetch_sub(unsafe { mi_usable_size(at.cast()) }, Ordering::Relaxed);
+        unsafe { MiMalloc.dealloc(at, layout) }
     }
 }
 

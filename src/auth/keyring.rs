@@ -1,12 +1,14 @@
 //! The index of all keys: digest → [`Entry`]. A sharded map of its own, so that editing one key among a
-//! million touches one shard for well under a microsecond and rebuilds nothing.
+//! million touches one shard for well under a microsecond and rebuilds nothing. The map holds nothing but
+//! pointers: half of its places are empty at times, and a digest in each would be a tenth of all memory.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use dashmap::DashMap;
+use arc_swap::ArcSwapOption;
 
 use super::grant::Grant;
 use super::secret::{Digest, digest};
@@ -23,22 +25,24 @@ pub struct Entry {
     pub grant: Grant,
     /// From then on the secret is unknown: it was replaced by another, and its grace is over.
     pub valid_until_unix_ms: Option<u64>,
+    digest: Digest,
     /// Handed on from entry to entry while the key is edited and its secrets are replaced, so that
-    /// `block --now` also reaches requests that began before the last edit.
-    life: Arc<Life>,
+    /// `block --now` also reaches requests that began before the last edit. Made with the first edit:
+    /// most keys never see one. Only set under the lock of edits.
+    life: ArcSwapOption<Life>,
     /// Set once the ring no longer holds this entry, so that copies in workers' caches are dropped.
     stale: AtomicBool,
+    /// 0: never. Some seconds too old at most.
+    used_unix_s: AtomicU32,
 }
 
 #[derive(Default, Debug)]
 struct Life {
     ended: AtomicBool,
-    /// 0: never. Some seconds too old at most.
-    used_unix_ms: AtomicU64,
 }
 
 /// How exactly the last use of a key is known: workers that share a key do not fight over it.
-const USED_STEP_MS: u64 = 10_000;
+const USED_STEP_S: u32 = 10;
 
 impl Entry {
     /// Whether the entry was replaced or removed. Acquire pairs with the Release of [`Entry::retire`]:
@@ -49,14 +53,25 @@ impl Entry {
 
     /// Whether requests that run with the key must end.
     pub fn is_ended(&self) -> bool {
-        self.life.ended.load(Ordering::Acquire)
+        let life = self.life.load();
+        life.as_ref().is_some_and(|life| life.ended.load(Ordering::Acquire))
+    }
+
+    /// The life that further entries of the key are given.
+    fn life(&self) -> Arc<Life> {
+        if let Some(life) = self.life.load_full() {
+            return life;
+        }
+        let life = Arc::new(Life::default());
+        self.life.store(Some(Arc::clone(&life)));
+        life
     }
 
     /// Notes that the key is used.
     pub fn note_used(&self, unix_ms: u64) {
-        let used = &self.life.used_unix_ms;
-        if used.load(Ordering::Relaxed).abs_diff(unix_ms) >= USED_STEP_MS {
-            used.store(unix_ms, Ordering::Relaxed);
+        let now = u32::try_from(unix_ms / 1000).unwrap_or(u32::MAX);
+        if self.used_unix_s.load(Ordering::Relaxed).abs_diff(now) >= USED_STEP_S {
+            self.used_unix_s.store(now, Ordering::Relaxed);
         }
     }
 
@@ -75,7 +90,7 @@ impl Entry {
     /// After [`Entry::retire`], for the same reason: a request that sees no end here began with the new
     /// entry, whose life is another.
     fn end(&self) {
-        self.life.ended.store(true, Ordering::Release);
+        self.life().ended.store(true, Ordering::Release);
     }
 }
 
@@ -105,10 +120,14 @@ pub struct Changes {
     pub removed: usize,
 }
 
+/// Each has a lock of its own: an edit keeps look-ups of one key in so many waiting for a moment.
+const SHARDS: usize = 64;
+
+type Shard = RwLock<HashSet<Slot, BuildHasherDefault<DigestHasher>>>;
+
 /// All keys, shared by all workers.
-#[derive(Default)]
 pub struct Keyring {
-    entries: DashMap<Digest, Arc<Entry>, BuildHasherDefault<DigestHasher>>,
+    shards: Box<[Shard]>,
     /// The lock also puts edits in order; look-ups never take it.
     file: Mutex<File>,
     /// Told after keys were ended, so that requests that wait for something else notice.
@@ -122,6 +141,36 @@ struct File {
     /// Keys that were put and have the secret of a key of the file. They come back when the file drops
     /// it.
     hidden: HashMap<Digest, (Grant, Option<u64>)>,
+}
+
+/// An entry, in its place by its digest.
+struct Slot(Arc<Entry>);
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Slot) -> bool {
+        self.0.digest == other.0.digest
+    }
+}
+
+impl Eq for Slot {}
+
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.digest.hash(state);
+    }
+}
+
+impl Borrow<Digest> for Slot {
+    fn borrow(&self) -> &Digest {
+        &self.0.digest
+    }
+}
+
+impl Default for Keyring {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        Keyring { shards, file: Mutex::default(), on_ended: OnceLock::new() }
+    }
 }
 
 impl Keyring {
@@ -143,7 +192,13 @@ impl Keyring {
 
     /// The key with this digest.
     pub fn find(&self, digest: &Digest) -> Option<Arc<Entry>> {
-        self.entries.get(digest).map(|entry| Arc::clone(&entry))
+        let shard = self.shard(digest).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(digest).map(|slot| Arc::clone(&slot.0))
+    }
+
+    /// By the last byte: the first ones choose the place within the shard.
+    fn shard(&self, digest: &Digest) -> &Shard {
+        &self.shards[usize::from(digest[31]) % SHARDS]
     }
 
     /// Makes `keys` the set of keys that the configuration defines. Keys whose grant is the same keep
@@ -177,7 +232,7 @@ impl Keyring {
                 continue;
             }
             let life = known.as_ref().filter(|entry| entry.grant.key_id == grant.key_id);
-            self.set(digest.into(), grant, life.map(|entry| Arc::clone(&entry.life)));
+            self.set(digest.into(), grant, life.map(|entry| entry.life()));
             match known {
                 Some(_) => changes.replaced += 1,
                 None => changes.added += 1,
@@ -209,16 +264,18 @@ impl Keyring {
     pub fn set_key(&self, secrets: &[SecretDigest], gone: &[Digest], grant: &Grant) -> bool {
         let mut file = self.edits();
         let known = secrets.iter().map(|secret| &secret.digest).chain(gone);
-        let life = known.filter_map(|digest| self.find(digest)).find_map(|entry| {
-            (entry.grant.key_id == grant.key_id).then(|| Arc::clone(&entry.life))
-        });
+        let life = known
+            .filter_map(|digest| self.find(digest))
+            .find_map(|entry| (entry.grant.key_id == grant.key_id).then(|| entry.life()));
         for digest in gone {
             file.hidden.remove(digest);
             if !file.digests.contains(digest) {
                 self.take(digest);
             }
         }
-        self.set_all(&mut file, secrets, grant, &life.unwrap_or_default())
+        // Several secrets of one key share a life from the start: no edit need have come before.
+        let life = life.or_else(|| (secrets.len() > 1).then(Arc::default));
+        self.set_all(&mut file, secrets, grant, life.as_ref())
     }
 
     /// As [`Keyring::set_key`], and whatever runs with the key ends.
@@ -226,7 +283,7 @@ impl Keyring {
         let mut file = self.edits();
         let before: Vec<_> =
             secrets.iter().filter_map(|secret| self.find(&secret.digest)).collect();
-        let took_all = self.set_all(&mut file, secrets, grant, &Arc::default());
+        let took_all = self.set_all(&mut file, secrets, grant, Some(&Arc::default()));
         for entry in before.iter().filter(|entry| entry.grant.key_id == grant.key_id) {
             entry.end();
         }
@@ -244,31 +301,36 @@ impl Keyring {
         !file.digests.contains(digest) && self.take(digest).is_some()
     }
 
-    /// Gives every key, in no order; one with two secrets twice. `each` must not change the ring.
+    /// Gives every key, in no order; one with two secrets twice. `each` must not call the ring.
     pub fn each(&self, mut each: impl FnMut(&Grant)) {
-        for entry in &self.entries {
-            each(&entry.grant);
+        for shard in self.shards.iter() {
+            for slot in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                each(&slot.0.grant);
+            }
         }
     }
 
-    /// Gives the keys that were used since then, and when last. `each` must not change the ring.
+    /// Gives the keys that were used since then, and when last. `each` must not call the ring.
     pub fn each_used(&self, since_unix_ms: u64, mut each: impl FnMut(&KeyId, u64)) {
-        for entry in &self.entries {
-            let used = entry.life.used_unix_ms.load(Ordering::Relaxed);
-            if used > 0 && used >= since_unix_ms {
-                each(&entry.grant.key_id, used);
+        for shard in self.shards.iter() {
+            for slot in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                let used = u64::from(slot.0.used_unix_s.load(Ordering::Relaxed)) * 1000;
+                if used > 0 && used >= since_unix_ms.saturating_sub(1000) {
+                    each(&slot.0.grant.key_id, used);
+                }
             }
         }
     }
 
     /// How many keys there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        let count = |shard: &Shard| shard.read().unwrap_or_else(PoisonError::into_inner).len();
+        self.shards.iter().map(count).sum()
     }
 
     /// Whether there is none, so that nobody could call.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     fn edits(&self) -> std::sync::MutexGuard<'_, File> {
@@ -280,7 +342,7 @@ impl Keyring {
         file: &mut File,
         secrets: &[SecretDigest],
         grant: &Grant,
-        life: &Arc<Life>,
+        life: Option<&Arc<Life>>,
     ) -> bool {
         let mut took_all = true;
         for &secret in secrets {
@@ -289,7 +351,7 @@ impl Keyring {
                 file.hidden.insert(secret.digest, hidden);
                 took_all = false;
             } else {
-                self.set(secret, grant.clone(), Some(Arc::clone(life)));
+                self.set(secret, grant.clone(), life.map(Arc::clone));
             }
         }
         took_all
@@ -299,16 +361,25 @@ impl Keyring {
         let entry = Entry {
             grant,
             valid_until_unix_ms: secret.valid_until_unix_ms,
-            life: life.unwrap_or_default(),
+            digest: secret.digest,
+            life: ArcSwapOption::new(life),
             stale: AtomicBool::new(false),
+            used_unix_s: AtomicU32::new(0),
         };
-        if let Some(old) = self.entries.insert(secret.digest, Arc::new(entry)) {
+        let shard = self.shard(&secret.digest);
+        let entry = Arc::new(entry);
+        let slot = Slot(Arc::clone(&entry));
+        let old = shard.write().unwrap_or_else(PoisonError::into_inner).replace(slot);
+        if let Some(Slot(old)) = old {
+            entry.used_unix_s.store(old.used_unix_s.load(Ordering::Relaxed), Ordering::Relaxed);
             old.retire();
         }
     }
 
     fn take(&self, digest: &Digest) -> Option<Arc<Entry>> {
-        let (_, entry) = self.entries.remove(digest)?;
+        let mut shard = self.shard(digest).write().unwrap_or_else(PoisonError::into_inner);
+        let Slot(entry) = shard.take(digest)?;
+        drop(shard);
         entry.retire();
         Some(entry)
     }
