@@ -13,11 +13,14 @@ mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod framing;
+#[path = "support/governed.rs"]
+mod governed;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
 mod keys;
 mod leaks;
+mod limits;
 mod policies;
 mod reload;
 mod sdk;
