@@ -3,6 +3,7 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod budgets;
 mod cancel;
 mod classes;
 mod commands;
