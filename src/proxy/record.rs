@@ -493,9 +493,12 @@ impl<'w> Record<'w> {
             None => {
                 let mut units = Units { estimated: true, ..Units::default() };
                 units.in_text = self.body_bytes.div_ceil(4);
-                if let Reader::Stream(reader) = &answer.reader {
-                    units.out_text = reader.content_bytes().div_ceil(4);
-                }
+                let written = match &answer.reader {
+                    Reader::Stream(reader) => reader.content_bytes(),
+                    Reader::Unary(reader) => reader.content_bytes(),
+                    Reader::Opaque => 0,
+                };
+                units.out_text = written.div_ceil(4);
                 units
             }
         }
