@@ -190,8 +190,8 @@ impl<'w> Record<'w> {
     }
 
     /// From here on the request ends when its key is blocked at once.
-    pub(super) fn under_way(&mut self, held: Rc<Held>) {
-        self.place = Some(self.worker.running.enter(held));
+    pub(super) fn under_way(&mut self, place: Place<'w>) {
+        self.place = Some(place);
     }
 
     /// Whether the key was blocked at once.
@@ -261,6 +261,13 @@ impl<'w> Record<'w> {
         self.rates = refusal.rates;
         let _ = self.open(opening);
         error_of(refusal, self.snapshot.settings.over_budget_status)
+    }
+
+    /// The request ended while it waited for room. It is recorded, too, if there is room for that.
+    pub(super) fn left_queue(&mut self, error: Error, opening: &OpeningParts<'_>) -> Error {
+        self.waited = true;
+        let _ = self.open(opening);
+        error
     }
 
     /// Opens the request's record in the journal, before anything of it is sent.
