@@ -8,8 +8,10 @@ mod cancel;
 mod classes;
 mod commands;
 mod drain;
+mod ending;
 mod endpoints;
 mod failover;
+mod fairness;
 mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
@@ -23,6 +25,7 @@ mod keys;
 mod leaks;
 mod limits;
 mod policies;
+mod queue;
 mod reload;
 mod sdk;
 mod seeing;
