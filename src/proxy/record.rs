@@ -296,14 +296,19 @@ impl<'w> Record<'w> {
             candidates: &candidates[..count],
             room: snapshot.room,
         };
-        let mut entry = self.worker.meter.open(&opening, self.now).map_err(|full| {
-            Error::new(
-                Kind::Shedding,
-                Origin::Internal,
-                "the gateway cannot keep its books at the moment; ask again shortly",
-            )
-            .because(full)
-        })?;
+        let mut entry = match self.worker.meter.open(&opening, self.now) {
+            Ok(entry) => entry,
+            // The operator prefers answers to books; the journal counts what is missing.
+            Err(_) if snapshot.settings.serves_unrecorded => return Ok(()),
+            Err(full) => {
+                return Err(Error::new(
+                    Kind::Shedding,
+                    Origin::Internal,
+                    "the gateway cannot keep its books at the moment; ask again shortly",
+                )
+                .because(full));
+            }
+        };
         if self.waited {
             entry.waited();
         }
@@ -415,9 +420,39 @@ impl<'w> Record<'w> {
         if let Some(served) = &self.served {
             served.counted.target.attempt(self.worker.index, error);
         }
-        let Some(mut entry) = self.entry.take() else { return Mark::default() };
         let units = meter_units(&self.units);
         self.bill = self.bill_of(&winner.answer, &units);
+        if let (Some(estimate), false) = (self.estimate, self.units.estimated) {
+            estimate.learn_input(self.units.input(), self.body_bytes);
+            estimate.learn_output(self.units.output());
+        }
+        let now = clock::now();
+        let (tokens, charge_pico) = (units.tokens(), self.bill.charge_pico);
+        let alerts = self.admitted.take().map(|admitted| admitted.settle(tokens, charge_pico, now));
+        let mark = match self.entry.take() {
+            Some(entry) => {
+                let overran = alerts.as_ref().is_some_and(|alerts| alerts.overran);
+                self.book(entry, winner, units, error, overran, now)
+            }
+            None => Mark::default(),
+        };
+        let unpriced = self.bill.unpriced;
+        if unpriced || alerts.as_ref().is_some_and(|alerts| !alerts.passed.is_empty()) {
+            self.alert(unpriced, alerts.as_ref());
+        }
+        mark
+    }
+
+    /// Books the end in the journal.
+    fn book(
+        &self,
+        mut entry: Entry,
+        winner: &Winner<'_>,
+        units: meter::Units,
+        error: Option<Kind>,
+        overran: bool,
+        now: Now,
+    ) -> Mark {
         let Bill { cost_pico, charge_pico, price_version, fx_rate_pico, unpriced } = self.bill;
         if let Some(served) = &self.served {
             entry.attempt(AttemptRecord {
@@ -446,22 +481,11 @@ impl<'w> Record<'w> {
         if error == Some(Kind::ClientGone) {
             entry.client_gone();
         }
-        if let (Some(estimate), false) = (self.estimate, self.units.estimated) {
-            estimate.learn_input(self.units.input(), self.body_bytes);
-            estimate.learn_output(self.units.output());
-        }
-        let now = clock::now();
-        let tokens = self.units.input() + self.units.output();
-        let alerts = self.admitted.take().map(|admitted| admitted.settle(tokens, charge_pico, now));
-        if alerts.as_ref().is_some_and(|alerts| alerts.overran) {
+        if overran {
             entry.overrun();
         }
         let state = if self.units.estimated { State::Estimated } else { State::Settled };
-        let mark = entry.settle(End { status: self.status, error, state }, now);
-        if unpriced || alerts.as_ref().is_some_and(|alerts| !alerts.passed.is_empty()) {
-            self.alert(unpriced, alerts.as_ref());
-        }
-        mark
+        entry.settle(End { status: self.status, error, state }, now)
     }
 
     /// What the answer costs.
@@ -556,6 +580,8 @@ impl<'w> Record<'w> {
             attempts: self.attempts,
             tokens_in: self.units.input(),
             tokens_out: self.units.output(),
+            charge_pico: self.bill.charge_pico,
+            currency: self.terms.as_ref().map_or("", |terms| terms.shared().currency.as_str()),
             bytes_in: self.body_bytes,
             bytes_out: self.bytes_out,
             upstream_request_id: self.upstream_id.as_deref(),
