@@ -16,7 +16,7 @@ use crate::meter::{
     self, AttemptRecord, Candidate, End, Entry, Mark, ModelEstimate, Opening, Priced, State,
 };
 use crate::money::Currency;
-use crate::proxy::admission::{Admitted, Demand, error_of};
+use crate::proxy::admission::{Admitted, BYTES_PER_TOKEN, Demand, error_of};
 use crate::proxy::answer::{Answer, Reader};
 use crate::proxy::attempt::{Pick, Winner};
 use crate::proxy::ending::Place;
@@ -47,6 +47,8 @@ pub(super) struct Record<'w> {
     model: Alias,
     stream: bool,
     body_bytes: u64,
+    /// Of a text to speak.
+    spoken_chars: u64,
     bytes_out: u64,
     sent_at: Option<Instant>,
     ttft_us: Option<u64>,
@@ -113,6 +115,7 @@ impl<'w> Record<'w> {
             model: Alias::from(""),
             stream: false,
             body_bytes: 0,
+            spoken_chars: 0,
             bytes_out: 0,
             sent_at: None,
             ttft_us: None,
@@ -210,6 +213,11 @@ impl<'w> Record<'w> {
 
     pub(super) fn body(&mut self, bytes: u64) {
         self.body_bytes = bytes;
+    }
+
+    /// A text is to be spoken: that is billed by the character where the upstream names no usage.
+    pub(super) fn spoken(&mut self, chars: u64) {
+        self.spoken_chars = chars;
     }
 
     pub(super) fn asked(&mut self, model: Alias, stream: bool) {
@@ -512,17 +520,33 @@ impl<'w> Record<'w> {
 
     fn units_of(&self, answer: &Answer) -> Units {
         let endpoint = self.endpoint.unwrap_or(Endpoint::ChatCompletions);
-        match answer.usage() {
+        let mut units = match answer.usage() {
             Some(usage) => usage.units(endpoint),
-            None => {
-                let mut units = Units { estimated: true, ..Units::default() };
-                units.in_text = self.body_bytes.div_ceil(4);
-                if let Reader::Stream(reader) = &answer.reader {
-                    units.out_text = reader.content_bytes().div_ceil(4);
+            None => self.units_without_usage(endpoint, answer),
+        };
+        units.web_search = units.web_search.max(answer.web_searches());
+        units
+    }
+
+    /// What is known when the upstream did not say: what is counted in pieces exactly, tokens by the
+    /// length of the text.
+    fn units_without_usage(&self, endpoint: Endpoint, answer: &Answer) -> Units {
+        let mut units = Units::default();
+        match (endpoint, &answer.reader) {
+            (Endpoint::ImageGenerations, Reader::Unary(reader)) if reader.images() > 0 => {
+                units.images_out = reader.images();
+            }
+            (Endpoint::Speech, _) if self.spoken_chars > 0 => units.chars_in = self.spoken_chars,
+            (Endpoint::Moderations, _) => {}
+            (_, reader) => {
+                units.estimated = true;
+                units.in_text = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
+                if let Reader::Stream(reader) = reader {
+                    units.out_text = reader.content_bytes().div_ceil(BYTES_PER_TOKEN);
                 }
-                units
             }
         }
+        units
     }
 
     /// The request ended with an error of ours.

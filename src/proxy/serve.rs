@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::admit::{AccountCell, Rates, Taken, Terms};
 use crate::auth::{Grant, Held};
 use crate::clock::{self, Now};
-use crate::dialect::{Asked, Endpoint, Found, find, peek};
+use crate::dialect::{Asked, Endpoint, Found, find, peek, spoken_chars};
 use crate::error::{Error, Kind};
 use crate::exchange::Downstream;
 use crate::ident::Alias;
@@ -100,6 +100,9 @@ async fn path<D: Downstream>(
         let asked = peek(&body.bytes, endpoint).map_err(|error| not_json(error, head))?;
         let model = Alias::from(&*asked.model.name);
         record.asked(model.clone(), asked.stream);
+        if endpoint == Endpoint::Speech {
+            record.spoken(spoken_chars(&body.bytes));
+        }
         let plan = Plan::resolve(snapshot, grant, &asked, model)?;
         let entering = Entering { worker, snapshot, head, plan: &plan, grant, asked: &asked };
         let terms = admit(&entering, down, timer, record).await?;
