@@ -27,7 +27,8 @@ pub(super) async fn key<D: Downstream>(
     let account = worker.account(grant);
     let cell = account.shared();
     let terms = cell.terms();
-    let state = cell.state(ScopeKind::Key, grant.key_id.as_str(), now);
+    let limits = grant.limits.as_ref();
+    let state = cell.state_with(ScopeKind::Key, grant.key_id.as_str(), limits, now);
     let value = serde_json::json!({
         "object": "key",
         "name": grant.key_name.as_ref(),
