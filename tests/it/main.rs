@@ -3,6 +3,7 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod budgets;
 mod cancel;
 mod classes;
 mod commands;
@@ -13,11 +14,14 @@ mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod framing;
+#[path = "support/governed.rs"]
+mod governed;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
 mod keys;
 mod leaks;
+mod limits;
 mod policies;
 mod reload;
 mod sdk;
