@@ -3,6 +3,7 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod books;
 mod cancel;
 mod classes;
 mod commands;
@@ -18,6 +19,8 @@ mod h2_abuse;
 mod h2raw;
 mod keys;
 mod leaks;
+#[path = "support/ledger.rs"]
+mod ledger;
 mod policies;
 mod reload;
 mod sdk;
