@@ -7,6 +7,7 @@ mod books;
 mod cancel;
 mod classes;
 mod commands;
+mod crash;
 mod drain;
 mod endpoints;
 mod failover;

@@ -1,12 +1,12 @@
 //! Books as a user reads them from the admin API, and callers who know what they were told.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use crate::support::client::encode;
-use crate::support::{ADMIN_TOKEN, Answer, H2, Raw, WAIT, request};
+use crate::support::{ADMIN_TOKEN, Answer, H2, Raw, request};
 
 /// Tokens as they are told as usage: `input` includes `cached`, `output` includes `reasoning`.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -147,13 +147,6 @@ impl Line {
     #[track_caller]
     pub fn connect(addr: SocketAddr, is_h2: bool) -> Line {
         if is_h2 { Line::H2(H2::connect(addr)) } else { Line::H1(Raw::connect(addr)) }
-    }
-
-    /// Whether the other side still takes connections.
-    pub fn try_connect(addr: SocketAddr) -> Option<Line> {
-        let tcp = TcpStream::connect_timeout(&addr, WAIT).ok()?;
-        let io = tcp.try_clone().ok()?;
-        Some(Line::H1(Raw::over(tcp, Box::new(io))))
     }
 
     /// Asks once. `None`: the connection broke before there was an answer.
