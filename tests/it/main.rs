@@ -3,10 +3,12 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod books;
 mod budgets;
 mod cancel;
 mod classes;
 mod commands;
+mod crash;
 mod drain;
 mod endpoints;
 mod failover;
@@ -21,6 +23,8 @@ mod h2_abuse;
 mod h2raw;
 mod keys;
 mod leaks;
+#[path = "support/ledger.rs"]
+mod ledger;
 mod limits;
 mod policies;
 mod reload;
