@@ -13,6 +13,7 @@ mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod framing;
+mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
