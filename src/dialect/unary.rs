@@ -1,7 +1,9 @@
 //! Reads an answer that is one JSON body while it passes: usage, model, tier. Bodies may be large
 //! (pictures, embeddings) and are not held for it.
 
-use super::capture::{B64_JSON, BILLED_UNITS, Capture, MODEL, SERVICE_TIER, Seeker, URL, USAGE};
+use super::capture::{
+    B64_JSON, BILLED_UNITS, Capture, MODEL, SERVICE_TIER, Seeker, TYPE, URL, USAGE,
+};
 use super::endpoint::Endpoint;
 use super::json::{Cursor, truthy};
 use super::said::StreamError;
@@ -16,6 +18,8 @@ pub struct UnaryReader {
     usage: Capture,
     search_units: Option<Capture>,
     pictures: Option<[(Seeker, u64); 2]>,
+    /// Kinds of items, of which searches of the provider's cost apart.
+    items: Option<Capture>,
     model: Capture,
     service_tier: Capture,
     found: Found,
@@ -25,6 +29,7 @@ pub struct UnaryReader {
 struct Found {
     usage: Option<Usage>,
     search_units: Option<u64>,
+    web_searches: u64,
     model: String,
     service_tier: String,
 }
@@ -38,6 +43,7 @@ impl UnaryReader {
             usage: Capture::new(&USAGE, USAGE_BYTES_MAX),
             search_units: rerank.then(|| Capture::new(&BILLED_UNITS, USAGE_BYTES_MAX)),
             pictures: images.then(|| [(Seeker::new(&B64_JSON), 0), (Seeker::new(&URL), 0)]),
+            items: (endpoint == Endpoint::Responses).then(|| Capture::new(&TYPE, NAME_BYTES_MAX)),
             model: Capture::new(&MODEL, NAME_BYTES_MAX),
             service_tier: Capture::new(&SERVICE_TIER, NAME_BYTES_MAX),
             found: Found::default(),
@@ -59,6 +65,11 @@ impl UnaryReader {
                 *count += u64::from(piece[value] == b'"');
                 at = value;
             }
+        }
+        if let Some(items) = &mut self.items {
+            items.feed(piece, |raw| {
+                found.web_searches += u64::from(raw == b"\"web_search_call\"");
+            });
         }
         if found.model.is_empty() {
             self.model.feed(piece, |raw| {
@@ -86,6 +97,11 @@ impl UnaryReader {
     /// The service tier that was used; it decides the price.
     pub fn service_tier(&self) -> Option<&str> {
         Some(&self.found.service_tier[..]).filter(|name| !name.is_empty())
+    }
+
+    /// Searches that the provider made for this answer.
+    pub fn web_searches(&self) -> u64 {
+        self.found.web_searches
     }
 
     /// Pictures in the answer of an image model, for those priced by the picture.
@@ -175,6 +191,17 @@ mod tests {
                 assert_eq!(reader.images(), u64::from(images));
             }
         }
+    }
+
+    #[test]
+    fn searches_of_the_provider_are_counted() {
+        let body = br#"{"output":[{"type":"web_search_call","status":"completed"},
+            {"type":"message","content":[{"type":"output_text","text":"\"type\":\"web_search_call\""}]},
+            {"type" : "web_search_call"}],"tools":[{"type":"web_search"}]}"#;
+        for cut in 0..body.len() {
+            assert_eq!(read(Endpoint::Responses, body, cut).web_searches(), 2, "{cut}");
+        }
+        assert_eq!(read(Endpoint::ChatCompletions, body, 0).web_searches(), 0);
     }
 
     #[test]

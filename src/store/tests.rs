@@ -26,6 +26,7 @@ fn settings(dir: &Path) -> Settings {
         bound_bytes: 8 * (64 << 10),
         fsync: Fsync::Every(Duration::from_millis(1)),
         retention: RETENTION_DEFAULT,
+        flush: FLUSH_DEFAULT,
     }
 }
 
