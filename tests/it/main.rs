@@ -18,6 +18,7 @@ mod fleet;
 mod framing;
 #[path = "support/governed.rs"]
 mod governed;
+mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
