@@ -110,7 +110,7 @@ impl Key {
             blocked: row.status == Status::Blocked,
             tags: shared.names(&self.tags),
             limits: limits
-                .map(|limits| Arc::new(LimitSet { revision: row.revision, ..limits.clone() })),
+                .map(|limits| shared.limits(LimitSet { revision: row.revision, ..limits.clone() })),
             metadata,
         }
     }
