@@ -1,7 +1,6 @@
 //! Keys: what their holders may do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
