@@ -22,6 +22,7 @@ mod keys;
 mod leaks;
 #[path = "support/ledger.rs"]
 mod ledger;
+mod outage;
 mod policies;
 mod reload;
 mod sdk;
