@@ -73,7 +73,11 @@ pub(super) struct Account {
 impl Account {
     /// The page of a model, a user and a key; names that are too long are cut.
     pub(super) fn new(model: &str, user: &str, key: &str) -> Self {
-        let short = |name: &str| name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned();
+        let short = |name: &str| {
+            let ends = (0..=name.len().min(NAME_BYTES_MAX)).rev();
+            let end = ends.into_iter().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+            name[..end].to_owned()
+        };
         Account { model: short(model), user: short(user), key: short(key) }
     }
 }

@@ -216,7 +216,7 @@ fn damaged(victim: usize, damage: Damage) -> (Vec<Seen>, Vec<Value>, String) {
     let sim = quick();
     // Nothing leaves the journal by itself.
     let text = setup(&sim, &store).workers(1).text();
-    let text = text.replace("journal = \"4MiB\"", "journal = \"4MiB\"\nflush = \"1m\"");
+    let text = text.replace("flush = \"100ms\"", "flush = \"1m\"");
     std::fs::write(&config, text.replace("level = \"error\"", "level = \"warn\""))
         .expect("written");
     let mut process = Process::serve(&config);

@@ -4,6 +4,7 @@
 
 mod body;
 mod books;
+mod budgets;
 mod cancel;
 mod classes;
 mod commands;
@@ -15,6 +16,9 @@ mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod framing;
+#[path = "support/governed.rs"]
+mod governed;
+mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
@@ -22,9 +26,12 @@ mod keys;
 mod leaks;
 #[path = "support/ledger.rs"]
 mod ledger;
+mod limits;
 mod outage;
 mod policies;
+mod recorded;
 mod reload;
+mod restart;
 mod sdk;
 mod seeing;
 mod slow;

@@ -24,7 +24,7 @@ fn sim() -> SimServer {
 fn text(sim: &SimServer, store: &Path) -> String {
     let models = "[[model]]\nname = \"m\"\ntargets = [{ provider = \"up\", model = \"served\" }]\n";
     let setup = Setup::to(sim.addr).store(store).models(models).more(&PRICE.table("up", "served"));
-    let small = "journal = \"1MiB\"\nflush = \"100ms\"\nwhen_full = \"refuse\"";
+    let small = "journal = \"1MiB\"\nwhen_full = \"refuse\"";
     setup.text().replace("journal = \"4MiB\"", small)
 }
 
