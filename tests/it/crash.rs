@@ -201,3 +201,103 @@ fn case_34_kill_9_at_any_moment_keeps_the_ledger_exact() {
         books.len()
     );
 }
+
+/// How a segment is damaged between the end of one process and the start of the next; the middle
+/// one of three offsets lies within the frame that is meant.
+type Damage = fn(&mut Vec<u8>, usize, usize);
+
+/// Runs `count` requests one after the other, kills the process before the store has any of them,
+/// damages the last frame of request `victim`, and starts again. Gives what the callers saw, the
+/// records and what the new process said.
+fn damaged(victim: usize, damage: Damage) -> (Vec<Seen>, Vec<Value>, String) {
+    const COUNT: usize = 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, store) = (dir.path().join("edge.toml"), dir.path().join("crash.db"));
+    let sim = quick();
+    // Nothing leaves the journal by itself.
+    let text = setup(&sim, &store).workers(1).text();
+    let text = text.replace("flush = \"100ms\"", "flush = \"1m\"");
+    std::fs::write(&config, text.replace("level = \"error\"", "level = \"warn\""))
+        .expect("written");
+    let mut process = Process::serve(&config);
+    let mut line = Line::connect(process.addr, false);
+    let seen: Vec<Seen> = (0..COUNT)
+        .map(|number| {
+            let body = ask("m", &format!("n{number}"), number % 2 == 0, 3);
+            line.complete(KEY, &body).expect("a whole answer")
+        })
+        .collect();
+    process.signal(libc::SIGKILL);
+    process.wait();
+    let id: foretoken::ident::RequestId = seen[victim].id.parse().expect("an id");
+    let needle = id.to_u128().to_le_bytes();
+    let mut hit = 0;
+    let journal = dir.path().join("crash.db.journal");
+    for entry in std::fs::read_dir(&journal).expect("a journal") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = std::fs::read(&path).expect("readable");
+        let found: Vec<usize> = memchr::memmem::find_iter(&bytes, &needle).collect();
+        // First where it was opened, then where it was settled; before the id are ten bytes.
+        let [_, settled] = found[..] else { continue };
+        let frame = settled - 10;
+        let length = u32::from_le_bytes(bytes[frame..frame + 4].try_into().expect("four"));
+        damage(&mut bytes, frame, frame + 8 + length as usize);
+        std::fs::write(&path, bytes).expect("written");
+        hit += 1;
+    }
+    assert_eq!(hit, 1, "the request is in one segment");
+    let process = Process::serve(&config);
+    let books = records(process.admin, "");
+    let mut sum = Sum::default();
+    books.iter().for_each(|record| sum.add_record(record));
+    assert_eq!(total(process.admin), sum, "sums and records");
+    // And it goes on: what comes now is kept.
+    let mut line = Line::connect(process.addr, false);
+    line.complete(KEY, &ask("m", "after", false, 3)).expect("a whole answer");
+    (seen, books, process.said())
+}
+
+/// Everything before request `victim` is there to the token, `victim` itself is unsettled, and of
+/// what came later there is nothing.
+#[track_caller]
+fn expect_cut_at(victim: usize, seen: &[Seen], books: &[Value]) {
+    // Newest first.
+    let books: Vec<&Value> = books.iter().rev().collect();
+    assert_eq!(books.len(), victim + 1, "{books:?}");
+    for (record, seen) in books.iter().zip(seen) {
+        assert_eq!(record["id"], *seen.id, "{record}");
+    }
+    for (record, seen) in books[..victim].iter().zip(seen) {
+        assert_eq!(record["state"], "settled", "{record}");
+        assert_eq!(Tokens::booked(&record["units"]), seen.told, "{record}");
+    }
+    assert_eq!(books[victim]["state"], "unsettled", "{}", books[victim]);
+}
+
+#[test]
+fn case_41_a_flipped_bit_costs_what_the_checksum_cuts_and_says_so() {
+    let (seen, books, said) = damaged(11, |bytes, frame, end| bytes[(frame + end) / 2] ^= 0x10);
+    expect_cut_at(11, &seen, &books);
+    let line = said.lines().find(|line| line.contains("damage")).expect(&said);
+    assert!(line.contains("ERROR"), "{line}");
+    assert!(line.contains("1 segments") && !line.contains("lost 0 bytes"), "{line}");
+}
+
+#[test]
+fn case_41_a_torn_tail_costs_the_record_that_was_torn_and_says_so() {
+    let last = 19;
+    let (seen, books, said) =
+        damaged(last, |bytes, frame, end| bytes[(frame + end) / 2..end].fill(0));
+    expect_cut_at(last, &seen, &books);
+    let line = said.lines().find(|line| line.contains("torn")).expect(&said);
+    assert!(line.contains("WARN") && line.contains("lost 0 bytes"), "{line}");
+    assert!(!line.contains("cut 0 bytes"), "{line}");
+}
+
+#[test]
+fn case_41_a_file_that_was_cut_short_costs_what_was_in_the_rest_and_says_so() {
+    let (seen, books, said) = damaged(7, |bytes, frame, _| bytes.truncate(frame + 5));
+    expect_cut_at(7, &seen, &books);
+    let line = said.lines().find(|line| line.contains("damage")).expect(&said);
+    assert!(line.contains("ERROR") && !line.contains("lost 0 bytes"), "{line}");
+}

@@ -27,8 +27,11 @@ mod leaks;
 #[path = "support/ledger.rs"]
 mod ledger;
 mod limits;
+mod outage;
 mod policies;
+mod recorded;
 mod reload;
+mod restart;
 mod sdk;
 mod seeing;
 mod slow;
