@@ -143,6 +143,11 @@ impl LimitSet {
         self.all.is_empty() && self.models.values().all(Limits::is_empty)
     }
 
+    /// Whether there is nothing to keep: no limit, and no mode for a prepaid balance to go by.
+    pub fn says_nothing(&self) -> bool {
+        self.is_empty() && self.all.overrun == Overrun::default()
+    }
+
     /// The limits for all models and those of each single one.
     pub fn each(&self) -> impl Iterator<Item = (Option<&str>, &Limits)> {
         let models = self.models.iter().map(|(model, limits)| (Some(model.as_str()), limits));
@@ -178,7 +183,9 @@ mod tests {
     fn only_what_limits_something_is_a_limit() {
         let mut set = LimitSet::default();
         set.models.insert("m".into(), Limits { overrun: Overrun::Cut, ..Limits::default() });
-        assert!(set.is_empty());
+        assert!(set.is_empty() && set.says_nothing());
+        set.all.overrun = Overrun::Strict;
+        assert!(set.is_empty() && !set.says_nothing(), "a balance goes by it");
         set.models.insert("n".into(), Limits { tpd: Some(0), ..Limits::default() });
         assert!(!set.is_empty(), "nothing at all is a limit, too");
         let named: Vec<_> = set.each().map(|(model, limits)| (model, limits.is_empty())).collect();

@@ -3,9 +3,12 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod books;
+mod budgets;
 mod cancel;
 mod classes;
 mod commands;
+mod crash;
 mod drain;
 mod endpoints;
 mod failover;
@@ -13,11 +16,17 @@ mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod framing;
+#[path = "support/governed.rs"]
+mod governed;
+mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
 mod keys;
 mod leaks;
+#[path = "support/ledger.rs"]
+mod ledger;
+mod limits;
 mod policies;
 mod reload;
 mod sdk;
