@@ -4,8 +4,10 @@
 //! Under overload it is the greedy that are turned away: the last eighth is only for accounts that
 //! have less than an even share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::line::Line;
 
 /// So much of something (requests, bytes) and no more.
 #[derive(Debug)]
@@ -16,6 +18,9 @@ pub struct Budget {
     refused: AtomicU64,
     /// Accounts that have taken something.
     accounts: AtomicU64,
+    /// Who waits for something, and how many they are, to be asked without the lock.
+    pub(super) line: Mutex<Line>,
+    pub(super) waiting: AtomicUsize,
 }
 
 /// What one account has taken of one [`Budget`].
@@ -39,6 +44,8 @@ impl Budget {
             used: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             accounts: AtomicU64::new(0),
+            line: Mutex::default(),
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -62,6 +69,9 @@ impl Budget {
     /// Changes what there is in all. Below what is used, nothing is given out until enough is back.
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
+        if self.has_line() {
+            self.serve_line();
+        }
     }
 
     /// What is taken now.
@@ -74,8 +84,8 @@ impl Budget {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// One atomic step, so that takers at the same moment never pass the limit together. Relaxed:
-    /// the number guards nothing but itself. What is known of shares may be a moment old: then one
+    /// One atomic step, so that takers at the same moment never pass the limit together. In
+    /// one order with what is given back and who waits. What is known of shares may be a moment old: then one
     /// request more or less gets into the last eighth, but none beyond the limit.
     fn take(&self, share: Option<&Share>, amount: u64) -> bool {
         let limit = self.limit();
@@ -84,7 +94,7 @@ impl Budget {
             _ => limit,
         };
         let step = |used: u64| used.checked_add(amount).filter(|&sum| sum <= most);
-        let has = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok();
+        let has = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).is_ok();
         if !has {
             self.refused.fetch_add(1, Ordering::Relaxed);
         } else if let Some(share) = share.filter(|_| amount > 0)
@@ -104,7 +114,11 @@ impl Budget {
         {
             self.accounts.fetch_sub(1, Ordering::Relaxed);
         }
-        self.used.fetch_sub(amount, Ordering::Relaxed);
+        // Before it is asked whether somebody waits: who comes now has asked for room first.
+        self.used.fetch_sub(amount, Ordering::SeqCst);
+        if self.has_line() {
+            self.serve_line();
+        }
     }
 
     /// Whether an account has less than it would have if all had the same. One that has nothing yet

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::governance::{Stored, file_objects};
+use super::governance::Stored;
 use super::reports::{Names, Reports};
 use super::restore::{self, SpentBefore};
 use super::run::whole;
@@ -13,7 +13,7 @@ use crate::admit::Accounts;
 use crate::auth::Keyring;
 use crate::clock::{self, Now};
 use crate::config::{Config, StorePath};
-use crate::directory::{Changed, Directory, Live, Refusal};
+use crate::directory::{Changed, Directory, FileObjects, Live, Refusal};
 use crate::error::{Error, Kind, Origin};
 use crate::ident::KeyId;
 use crate::proxy::{self, BoxFuture, Pricing, Snapshot};
@@ -48,6 +48,7 @@ impl Books {
     /// Of the store.
     pub(super) fn open(
         config: &Config,
+        file: FileObjects,
         store: Arc<dyn Store>,
         changed: impl Fn(Changed) + Send + Sync + 'static,
         now: Now,
@@ -61,7 +62,7 @@ impl Books {
             spent: Box::new(spent),
             changed: Box::new(changed),
         };
-        let directory = Directory::open(objects.clone(), live, file_objects(config), now)?;
+        let directory = Directory::open(objects.clone(), live, file, now)?;
         let directory = Arc::new(directory);
         let reports = Reports { store: store.clone(), names: directory.clone() };
         let reports = Arc::new(reports);

@@ -292,6 +292,7 @@ fn settings(config: &Config) -> Settings {
         hold_time: server.retry.hold_max,
         keep_alive_comment: server.keep_alive_comment,
         trusted_proxies: server.trusted_proxies.iter().filter_map(cidr).collect(),
+        serves_unrecorded: config.store.when_full == config::WhenFull::Drop,
         over_budget_status: server.over_budget_status,
     }
 }

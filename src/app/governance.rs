@@ -1,12 +1,12 @@
 //! From a configuration to what governs requests: prices, terms, and the objects that the file
 //! defines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::cidr;
-use crate::admit::{QueueSettings, Terms};
+use crate::admit::{LimitSet, QueueSettings, ScopeKind, Terms};
 use crate::auth::{Aliases, Grant, Names};
 use crate::config::{self, Config, OnDisconnect};
 use crate::directory::{FileAccount, FileObjects, FileProject, FileUser};
@@ -72,8 +72,63 @@ fn queue(queue: config::Queue) -> QueueSettings {
     QueueSettings { wait: queue.wait, depth: queue.depth }
 }
 
-/// All objects that the file defines.
-pub(super) fn file_objects(config: &Config) -> FileObjects {
+/// The revisions of the file's limits: a set that a reload has not changed keeps its own, so that the
+/// grants that carry it stay as they are, too.
+#[derive(Default)]
+pub(super) struct Revisions {
+    known: HashMap<(ScopeKind, String), Arc<LimitSet>>,
+    generation: u64,
+}
+
+impl Revisions {
+    fn of(
+        &mut self,
+        kind: ScopeKind,
+        name: &str,
+        limits: Option<&Arc<LimitSet>>,
+    ) -> Option<Arc<LimitSet>> {
+        let place = (kind, name.to_owned());
+        let Some(limits) = limits else {
+            self.known.remove(&place);
+            return None;
+        };
+        if let Some(known) = self.known.get(&place) {
+            let same = LimitSet { revision: known.revision, ..LimitSet::clone(limits) };
+            if same == **known {
+                return Some(known.clone());
+            }
+        }
+        let new = LimitSet { revision: self.generation, ..LimitSet::clone(limits) };
+        let new = Arc::new(new);
+        self.known.insert(place, new.clone());
+        Some(new)
+    }
+}
+
+/// All objects that the file defines. `generation` rises from one call to the next.
+pub(super) fn file_objects(
+    config: &Config,
+    revisions: &mut Revisions,
+    generation: u64,
+) -> FileObjects {
+    revisions.generation = generation;
+    let mut objects = objects_of(config);
+    for account in &mut objects.accounts {
+        account.limits = revisions.of(ScopeKind::Account, &account.name, account.limits.as_ref());
+    }
+    for project in &mut objects.projects {
+        project.limits = revisions.of(ScopeKind::Project, &project.name, project.limits.as_ref());
+    }
+    for user in &mut objects.users {
+        user.limits = revisions.of(ScopeKind::User, &user.name, user.limits.as_ref());
+    }
+    for (_, grant) in &mut objects.keys {
+        grant.limits = revisions.of(ScopeKind::Key, &grant.key_name, grant.limits.as_ref());
+    }
+    objects
+}
+
+fn objects_of(config: &Config) -> FileObjects {
     let account = |account: &config::Account| FileAccount {
         name: account.name.clone(),
         terms: Terms {

@@ -17,6 +17,7 @@ use crate::admit::Budget;
 use crate::app::books::{Books, OwnReports, database};
 use crate::app::build::{BuildFault, Builder, certificates, listener_settings};
 use crate::app::descriptors::connection_limit;
+use crate::app::governance::{Revisions, file_objects};
 use crate::app::slow::{self, Reloader, Slow, Wish};
 use crate::app::worker::{self, Order, Start};
 use crate::clock;
@@ -184,7 +185,9 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
         let _ = wish.send(Wish::Prices);
     };
     let now = clock::now();
-    let books = Arc::new(Books::open(config, journal.store().clone(), changed, now)?);
+    let mut revisions = Revisions::default();
+    let file = file_objects(config, &mut revisions, 1);
+    let books = Arc::new(Books::open(config, file, journal.store().clone(), changed, now)?);
     let snapshot = builder.build(config, &books.stored(), 1)?;
     books.keep_prices(&snapshot.pricing);
     books.restore(&snapshot, now)?;
@@ -226,7 +229,7 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
         threads.push(worker_thread(start, workers, shared.clone(), part, access.worker(index))?);
     }
     let (listen, listen_tls, admin_address) = sockets.addresses();
-    let reloader = Reloader::new(builder, generations, settings, sockets.tls.clone());
+    let reloader = Reloader::new(builder, generations, settings, sockets.tls.clone(), revisions);
     let Options { loaded, path, .. } = options;
     let (slow, reload_thread) = Slow::start(
         loaded,
@@ -288,7 +291,9 @@ pub(super) fn journal_settings(config: &Config, workers: usize) -> store::Settin
         config::Fsync::Every(every) => Fsync::Every(every),
     };
     let bound = config.store.journal_bytes as usize;
-    store::Settings::new(journal_dir(config), workers, bound, fsync)
+    let settings = store::Settings::new(journal_dir(config), workers, bound, fsync);
+    let retention = config.store.retention.unwrap_or(Duration::MAX);
+    store::Settings { retention, flush: config.store.flush, ..settings }
 }
 
 fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> {
@@ -302,10 +307,20 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
         Some(path) => Database::open(&path)?,
     };
     let (journal, report) = Journal::open(&settings, Arc::new(database))?;
-    if !report.is_empty() {
-        tracing::info!(%report, "the journal of the last run was taken in");
-    }
+    tell_replayed(&report);
     Ok(journal)
+}
+
+/// What was lost is told louder than what was found.
+fn tell_replayed(report: &store::Report) {
+    const TAKEN_IN: &str = "the journal of the last run was taken in";
+    if report.damaged_segments > 0 {
+        tracing::error!(%report, "{TAKEN_IN}; its damaged segments are set aside");
+    } else if report.torn_segments > 0 {
+        tracing::warn!(%report, "{TAKEN_IN}");
+    } else if !report.is_empty() {
+        tracing::info!(%report, "{TAKEN_IN}");
+    }
 }
 
 /// The admin token: the configured one, else one that is made and kept for the commands on this

@@ -14,7 +14,7 @@ use crate::admin::{self, Problem, Token};
 use crate::app::books::{Books, tidy};
 use crate::app::build::{Builder, certificates, listener_settings};
 use crate::app::control::Controls;
-use crate::app::governance::file_objects;
+use crate::app::governance::{Revisions, file_objects};
 use crate::app::worker::Order;
 use crate::clock;
 use crate::config::{self, Config, Fault, Fingerprint, How, Loaded};
@@ -85,6 +85,7 @@ pub(super) struct Reloader {
     pub generations: watch::Sender<u64>,
     pub listener_settings: Arc<ArcSwap<listener::Settings>>,
     pub tls: Option<Arc<ServerTls>>,
+    revisions: Revisions,
     /// Generations that a worker may still read; freed here, where they were made.
     retired: Vec<Arc<Snapshot>>,
 }
@@ -95,8 +96,9 @@ impl Reloader {
         generations: watch::Sender<u64>,
         listener_settings: Arc<ArcSwap<listener::Settings>>,
         tls: Option<Arc<ServerTls>>,
+        revisions: Revisions,
     ) -> Self {
-        Reloader { builder, generations, listener_settings, tls, retired: Vec::new() }
+        Reloader { builder, generations, listener_settings, tls, revisions, retired: Vec::new() }
     }
 }
 
@@ -294,10 +296,11 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
         .builder
         .build(&config, &slow.books.stored(), generation)
         .map_err(|e| problem(&e.to_string()))?;
+    let file = file_objects(&config, &mut reloader.revisions, generation);
     let keys = slow
         .books
         .directory
-        .set_file_objects(file_objects(&config), clock::now())
+        .set_file_objects(file, clock::now())
         .map_err(|e| problem(&e.to_string()))?;
     reloader.listener_settings.store(Arc::new(listener_settings(&config)));
     slow.shared.requests.set_limit(config.server.limits.requests as u64);

@@ -63,10 +63,13 @@ fn welcome(address: SocketAddr, admin: Option<SocketAddr>, token: Option<&str>) 
     let admin = admin.map_or(String::new(), |admin| {
         let token = token.unwrap_or("");
         format!(
-            "See what it does:
+            "Govern it and see what it does, from another shell (docs/guides/keys-and-limits.md is a walk):
 
+  export FORETOKEN_ADMIN_URL=http://{admin} FORETOKEN_ADMIN_TOKEN={token}
+  foretoken keys create chat --rpm 20 --budget 5/monthly
+  foretoken usage --by key,day
+  foretoken routes
   curl http://{admin}/metrics
-  foretoken routes --admin http://{admin} --token {token}
 
 "
         )
@@ -126,6 +129,16 @@ targets = [{{ provider = \"sim-near\", model = \"*\" }}]
 [[key]]
 name = \"demo\"
 secret = \"{KEY}\"
+[[price]]
+provider = \"sim-near\"
+model = \"*\"
+input = \"2.50\"
+output = \"10\"
+[[price]]
+provider = \"sim-far\"
+model = \"*\"
+input = \"2.50\"
+output = \"10\"
 ",
         args.listen, args.admin, sims.addresses[0], sims.addresses[1]
     )

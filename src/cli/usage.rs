@@ -187,11 +187,23 @@ fn text(answer: &Value, by: &str) -> (String, String) {
             table.row(cells);
         }
     }
-    let fresh = match answer["complete_until"].as_str() {
-        Some(until) => format!("complete until {until}\n"),
-        None => String::new(),
-    };
-    (table.render(), fresh)
+    let mut note = String::new();
+    let unpriced: u64 = rows.iter().filter_map(|row| row["unpriced"].as_u64()).sum();
+    if unpriced > 0 {
+        // By tag, a request with two of them is in two rows.
+        let of = if groups.contains(&"tag") { "some requests" } else { &requests(unpriced) };
+        note += &format!(
+            "{of} had no price and cost nothing here: `foretoken prices create` sets one\n"
+        );
+    }
+    if let Some(until) = answer["complete_until"].as_str() {
+        note += &format!("complete until {until}\n");
+    }
+    (table.render(), note)
+}
+
+fn requests(count: u64) -> String {
+    if count == 1 { "1 request".to_owned() } else { format!("{} requests", grouped(count.into())) }
 }
 
 fn group_cell(group: &str, row: &Value) -> String {
@@ -277,5 +289,14 @@ mod tests {
         let (told, _) = text(&answer, "total");
         assert_eq!(told.lines().count(), 2, "{told}");
         assert!(told.contains("TOKENS IN") && told.contains("0.500000"), "{told}");
+    }
+
+    #[test]
+    fn what_had_no_price_is_told() {
+        let row =
+            |tag: &str| json!({"tag": tag, "requests": 5, "units": {}, "unpriced": 2, "cost": "0"});
+        let answer = json!({"data": [row("a"), row("b")]});
+        assert!(text(&answer, "model").1.starts_with("4 requests had no price"));
+        assert!(text(&answer, "tag").1.starts_with("some requests had no price"));
     }
 }

@@ -25,6 +25,7 @@ needles! {
     MODEL "\"model\""
     B64_JSON "\"b64_json\""
     URL "\"url\""
+    TYPE "\"type\""
     CONTENT "\"content\""
     TEXT "\"text\""
     REASONING "\"reasoning_content\""

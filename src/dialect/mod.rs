@@ -35,7 +35,7 @@ mod stream_tests;
 
 pub use endpoint::{Endpoint, Found, find};
 pub use errors::{classify, error_body, error_frame, scrub, scrub_error, sentence};
-pub use peek::{Asked, Model, StreamOptions, peek};
+pub use peek::{Asked, Model, StreamOptions, peek, spoken_chars};
 pub use retry_after::{reset_ms, retry_after_ms};
 pub use said::StreamError;
 pub use splice::{Edit, Edits, splice};

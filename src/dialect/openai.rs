@@ -51,6 +51,8 @@ pub(super) enum Event {
     ServerTool,
     /// The same with content.
     ServerToolContent,
+    /// A search of the provider's has ended: it costs apart from tokens.
+    SearchDone,
     /// An item whose own type decides.
     ItemAdded,
 }
@@ -120,6 +122,7 @@ fn responses_event(name: &[u8]) -> Event {
         b"completed" | b"incomplete" => return Event::Terminal,
         b"failed" => return Event::Failed,
         b"output_item.added" => return Event::ItemAdded,
+        b"web_search_call.completed" => return Event::SearchDone,
         _ => {}
     }
     let subject = rest.split(|&b| b == b'.').next().unwrap_or_default();
@@ -449,6 +452,7 @@ mod tests {
     fn server_tools_are_told_from_the_callers_own() {
         for (data, want) in [
             (r#"{"type":"response.web_search_call.searching"}"#, Event::ServerTool),
+            (r#"{"type":"response.web_search_call.completed"}"#, Event::SearchDone),
             (r#"{"type":"response.mcp_call_arguments.delta"}"#, Event::ServerToolContent),
             (r#"{"type":"response.mcp_list_tools.in_progress"}"#, Event::ServerTool),
             (r#"{"type":"response.code_interpreter_call_code.done"}"#, Event::ServerTool),

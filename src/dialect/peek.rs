@@ -471,6 +471,18 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// The characters (Unicode scalar values) of the text that a request for speech brings; 0 if there is
+/// none. For the few requests that are billed by them.
+pub fn spoken_chars(body: &[u8]) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Speech<'a> {
+        #[serde(borrow, default)]
+        input: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Speech<'_>>(body)
+        .map_or(0, |speech| speech.input.chars().count() as u64)
+}
+
 fn fault(fault: Fault) -> Error {
     invalid_json(format!("The body is not valid JSON at byte {}: {}.", fault.at, fault.what.text()))
 }

@@ -131,6 +131,7 @@ struct Reading {
     model: String,
     service_tier: String,
     content_bytes: u64,
+    web_searches: u64,
     next_sequence: u64,
     scratch: Vec<u8>,
     twin: Twin,
@@ -168,6 +169,7 @@ impl StreamReader {
                 model: String::new(),
                 service_tier: String::new(),
                 content_bytes: 0,
+                web_searches: 0,
                 next_sequence: 0,
                 scratch: Vec::new(),
                 twin: Twin::default(),
@@ -257,6 +259,11 @@ impl StreamReader {
     /// base for an estimate where no usage is reported.
     pub fn content_bytes(&self) -> u64 {
         self.reading.content_bytes
+    }
+
+    /// Searches that the provider made for this answer.
+    pub fn web_searches(&self) -> u64 {
+        self.reading.web_searches
     }
 
     /// The number for the next event of a Responses stream.
@@ -383,7 +390,8 @@ impl Reading {
         if let Some(number) = seen.sequence_number {
             self.next_sequence = number.saturating_add(1);
         }
-        if matches!(seen.event, Event::ServerTool | Event::ServerToolContent) {
+        self.web_searches += u64::from(seen.event == Event::SearchDone);
+        if matches!(seen.event, Event::ServerTool | Event::ServerToolContent | Event::SearchDone) {
             self.signal(Signals::SERVER_TOOL, signals);
         }
     }

@@ -3,7 +3,7 @@
 
 use super::capture::{
     ARGUMENTS, B64_JSON, BILLED_UNITS, CONTENT, Capture, Lengths, MODEL, REASONING, SERVICE_TIER,
-    Seeker, TEXT, URL, USAGE,
+    Seeker, TEXT, TYPE, URL, USAGE,
 };
 use super::endpoint::Endpoint;
 use super::json::{Cursor, truthy};
@@ -19,6 +19,8 @@ pub struct UnaryReader {
     usage: Capture,
     search_units: Option<Capture>,
     pictures: Option<[(Seeker, u64); 2]>,
+    /// Kinds of items, of which searches of the provider's cost apart.
+    items: Option<Capture>,
     /// What a model has written, for answers without usage.
     written: Option<[Lengths; 4]>,
     model: Capture,
@@ -30,6 +32,7 @@ pub struct UnaryReader {
 struct Found {
     usage: Option<Usage>,
     search_units: Option<u64>,
+    web_searches: u64,
     model: String,
     service_tier: String,
 }
@@ -44,11 +47,11 @@ impl UnaryReader {
             Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses
         );
         UnaryReader {
-            written: writes
-                .then(|| [&CONTENT, &TEXT, &REASONING, &ARGUMENTS].map(|key| Lengths::new(key))),
+            written: writes.then(|| [&CONTENT, &TEXT, &REASONING, &ARGUMENTS].map(Lengths::new)),
             usage: Capture::new(&USAGE, USAGE_BYTES_MAX),
             search_units: rerank.then(|| Capture::new(&BILLED_UNITS, USAGE_BYTES_MAX)),
             pictures: images.then(|| [(Seeker::new(&B64_JSON), 0), (Seeker::new(&URL), 0)]),
+            items: (endpoint == Endpoint::Responses).then(|| Capture::new(&TYPE, NAME_BYTES_MAX)),
             model: Capture::new(&MODEL, NAME_BYTES_MAX),
             service_tier: Capture::new(&SERVICE_TIER, NAME_BYTES_MAX),
             found: Found::default(),
@@ -71,6 +74,11 @@ impl UnaryReader {
                 *count += u64::from(piece[value] == b'"');
                 at = value;
             }
+        }
+        if let Some(items) = &mut self.items {
+            items.feed(piece, |raw| {
+                found.web_searches += u64::from(raw == b"\"web_search_call\"");
+            });
         }
         if found.model.is_empty() {
             self.model.feed(piece, |raw| {
@@ -103,6 +111,11 @@ impl UnaryReader {
     /// The service tier that was used; it decides the price.
     pub fn service_tier(&self) -> Option<&str> {
         Some(&self.found.service_tier[..]).filter(|name| !name.is_empty())
+    }
+
+    /// Searches that the provider made for this answer.
+    pub fn web_searches(&self) -> u64 {
+        self.found.web_searches
     }
 
     /// Pictures in the answer of an image model, for those priced by the picture.
@@ -192,6 +205,17 @@ mod tests {
                 assert_eq!(reader.images(), u64::from(images));
             }
         }
+    }
+
+    #[test]
+    fn searches_of_the_provider_are_counted() {
+        let body = br#"{"output":[{"type":"web_search_call","status":"completed"},
+            {"type":"message","content":[{"type":"output_text","text":"\"type\":\"web_search_call\""}]},
+            {"type" : "web_search_call"}],"tools":[{"type":"web_search"}]}"#;
+        for cut in 0..body.len() {
+            assert_eq!(read(Endpoint::Responses, body, cut).web_searches(), 2, "{cut}");
+        }
+        assert_eq!(read(Endpoint::ChatCompletions, body, 0).web_searches(), 0);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const OUTPUT_MAX: u64 = 128 * 1024;
 /// An answer that grows beyond its reservation gets a quarter more each time, at least so much.
 const EXTENSION_MIN: u64 = 64;
 /// Text makes about a token of four bytes.
-const BYTES_PER_TOKEN: u64 = 4;
+pub(super) const BYTES_PER_TOKEN: u64 = 4;
 
 /// What a request is expected to use, and what it can use at most.
 #[derive(Clone, Copy, Default, Debug)]

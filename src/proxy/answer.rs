@@ -169,6 +169,15 @@ impl Answer {
         }
     }
 
+    /// Searches that the provider made for this answer: they cost apart from tokens.
+    pub(super) fn web_searches(&self) -> u64 {
+        match &self.reader {
+            Reader::Stream(reader) => reader.web_searches(),
+            Reader::Unary(reader) => reader.web_searches(),
+            Reader::Opaque => 0,
+        }
+    }
+
     /// The tier of service that the upstream says it gave: prices may depend on it.
     pub(super) fn service_tier(&self) -> Option<&str> {
         match &self.reader {

@@ -162,11 +162,14 @@ impl Snapshot {
         units: &Units,
         tier: Option<&str>,
     ) -> Bill {
-        self.try_bill(pick, asked, terms, at_unix_ms, units, tier).unwrap_or(Bill {
-            unpriced: true,
-            fx_rate_pico: PICO,
-            ..Bill::default()
-        })
+        let bill = |units: &Units| self.try_bill(pick, asked, terms, at_unix_ms, units, tier);
+        if let Some(bill) = bill(units) {
+            return bill;
+        }
+        // Searches without a price do not make the tokens beside them free.
+        let tokens = Units { web_search: 0, ..*units };
+        let rest = if units.web_search > 0 { bill(&tokens) } else { None };
+        Bill { unpriced: true, ..rest.unwrap_or(Bill { fx_rate_pico: PICO, ..Bill::default() }) }
     }
 
     fn try_bill(

@@ -16,7 +16,7 @@ use crate::meter::{
     self, AttemptRecord, Candidate, End, Entry, Mark, ModelEstimate, Opening, Priced, State,
 };
 use crate::money::Currency;
-use crate::proxy::admission::{Admitted, Demand, error_of};
+use crate::proxy::admission::{Admitted, BYTES_PER_TOKEN, Demand, error_of};
 use crate::proxy::answer::{Answer, Reader};
 use crate::proxy::attempt::{Pick, Winner};
 use crate::proxy::ending::Place;
@@ -47,6 +47,8 @@ pub(super) struct Record<'w> {
     model: Alias,
     stream: bool,
     body_bytes: u64,
+    /// Of a text to speak.
+    spoken_chars: u64,
     bytes_out: u64,
     sent_at: Option<Instant>,
     ttft_us: Option<u64>,
@@ -113,6 +115,7 @@ impl<'w> Record<'w> {
             model: Alias::from(""),
             stream: false,
             body_bytes: 0,
+            spoken_chars: 0,
             bytes_out: 0,
             sent_at: None,
             ttft_us: None,
@@ -212,6 +215,11 @@ impl<'w> Record<'w> {
         self.body_bytes = bytes;
     }
 
+    /// A text is to be spoken: that is billed by the character where the upstream names no usage.
+    pub(super) fn spoken(&mut self, chars: u64) {
+        self.spoken_chars = chars;
+    }
+
     pub(super) fn asked(&mut self, model: Alias, stream: bool) {
         self.model = model;
         self.stream = stream;
@@ -303,14 +311,19 @@ impl<'w> Record<'w> {
             candidates: &candidates[..count],
             room: snapshot.room,
         };
-        let mut entry = self.worker.meter.open(&opening, self.now).map_err(|full| {
-            Error::new(
-                Kind::Shedding,
-                Origin::Internal,
-                "the gateway cannot keep its books at the moment; ask again shortly",
-            )
-            .because(full)
-        })?;
+        let mut entry = match self.worker.meter.open(&opening, self.now) {
+            Ok(entry) => entry,
+            // The operator prefers answers to books; the journal counts what is missing.
+            Err(_) if snapshot.settings.serves_unrecorded => return Ok(()),
+            Err(full) => {
+                return Err(Error::new(
+                    Kind::Shedding,
+                    Origin::Internal,
+                    "the gateway cannot keep its books at the moment; ask again shortly",
+                )
+                .because(full));
+            }
+        };
         if self.waited {
             entry.waited();
         }
@@ -422,9 +435,39 @@ impl<'w> Record<'w> {
         if let Some(served) = &self.served {
             served.counted.target.attempt(self.worker.index, error);
         }
-        let Some(mut entry) = self.entry.take() else { return Mark::default() };
         let units = meter_units(&self.units);
         self.bill = self.bill_of(&winner.answer, &units);
+        if let (Some(estimate), false) = (self.estimate, self.units.estimated) {
+            estimate.learn_input(self.units.input(), self.body_bytes);
+            estimate.learn_output(self.units.output());
+        }
+        let now = clock::now();
+        let (tokens, charge_pico) = (units.tokens(), self.bill.charge_pico);
+        let alerts = self.admitted.take().map(|admitted| admitted.settle(tokens, charge_pico, now));
+        let mark = match self.entry.take() {
+            Some(entry) => {
+                let overran = alerts.as_ref().is_some_and(|alerts| alerts.overran);
+                self.book(entry, winner, units, error, overran, now)
+            }
+            None => Mark::default(),
+        };
+        let unpriced = self.bill.unpriced;
+        if unpriced || alerts.as_ref().is_some_and(|alerts| !alerts.passed.is_empty()) {
+            self.alert(unpriced, alerts.as_ref());
+        }
+        mark
+    }
+
+    /// Books the end in the journal.
+    fn book(
+        &self,
+        mut entry: Entry,
+        winner: &Winner<'_>,
+        units: meter::Units,
+        error: Option<Kind>,
+        overran: bool,
+        now: Now,
+    ) -> Mark {
         let Bill { cost_pico, charge_pico, price_version, fx_rate_pico, unpriced } = self.bill;
         if let Some(served) = &self.served {
             entry.attempt(AttemptRecord {
@@ -453,22 +496,11 @@ impl<'w> Record<'w> {
         if error == Some(Kind::ClientGone) {
             entry.client_gone();
         }
-        if let (Some(estimate), false) = (self.estimate, self.units.estimated) {
-            estimate.learn_input(self.units.input(), self.body_bytes);
-            estimate.learn_output(self.units.output());
-        }
-        let now = clock::now();
-        let tokens = self.units.input() + self.units.output();
-        let alerts = self.admitted.take().map(|admitted| admitted.settle(tokens, charge_pico, now));
-        if alerts.as_ref().is_some_and(|alerts| alerts.overran) {
+        if overran {
             entry.overrun();
         }
         let state = if self.units.estimated { State::Estimated } else { State::Settled };
-        let mark = entry.settle(End { status: self.status, error, state }, now);
-        if unpriced || alerts.as_ref().is_some_and(|alerts| !alerts.passed.is_empty()) {
-            self.alert(unpriced, alerts.as_ref());
-        }
-        mark
+        entry.settle(End { status: self.status, error, state }, now)
     }
 
     /// What the answer costs.
@@ -495,20 +527,36 @@ impl<'w> Record<'w> {
 
     fn units_of(&self, answer: &Answer) -> Units {
         let endpoint = self.endpoint.unwrap_or(Endpoint::ChatCompletions);
-        match answer.usage() {
+        let mut units = match answer.usage() {
             Some(usage) => usage.units(endpoint),
-            None => {
-                let mut units = Units { estimated: true, ..Units::default() };
-                units.in_text = self.body_bytes.div_ceil(4);
-                let written = match &answer.reader {
+            None => self.units_without_usage(endpoint, answer),
+        };
+        units.web_search = units.web_search.max(answer.web_searches());
+        units
+    }
+
+    /// What is known when the upstream did not say: what is counted in pieces exactly, tokens by the
+    /// length of the text.
+    fn units_without_usage(&self, endpoint: Endpoint, answer: &Answer) -> Units {
+        let mut units = Units::default();
+        match (endpoint, &answer.reader) {
+            (Endpoint::ImageGenerations, Reader::Unary(reader)) if reader.images() > 0 => {
+                units.images_out = reader.images();
+            }
+            (Endpoint::Speech, _) if self.spoken_chars > 0 => units.chars_in = self.spoken_chars,
+            (Endpoint::Moderations, _) => {}
+            (_, reader) => {
+                units.estimated = true;
+                units.in_text = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
+                let written = match reader {
                     Reader::Stream(reader) => reader.content_bytes(),
                     Reader::Unary(reader) => reader.content_bytes(),
                     Reader::Opaque => 0,
                 };
-                units.out_text = written.div_ceil(4);
-                units
+                units.out_text = written.div_ceil(BYTES_PER_TOKEN);
             }
         }
+        units
     }
 
     /// The request ended with an error of ours.
@@ -566,6 +614,8 @@ impl<'w> Record<'w> {
             attempts: self.attempts,
             tokens_in: self.units.input(),
             tokens_out: self.units.output(),
+            charge_pico: self.bill.charge_pico,
+            currency: self.terms.as_ref().map_or("", |terms| terms.shared().currency.as_str()),
             bytes_in: self.body_bytes,
             bytes_out: self.bytes_out,
             upstream_request_id: self.upstream_id.as_deref(),

@@ -1,11 +1,13 @@
 //! The path of one request, from its head to its record.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::admit::{AccountCell, Rates, Taken, Terms};
 use crate::auth::{Grant, Held};
 use crate::clock::{self, Now};
-use crate::dialect::{Asked, Endpoint, Found, find, peek};
+use crate::dialect::{Asked, Endpoint, Found, find, peek, spoken_chars};
 use crate::error::{Error, Kind};
 use crate::exchange::Downstream;
 use crate::ident::Alias;
@@ -91,7 +93,7 @@ async fn path<D: Downstream>(
     }
     held.note_used(now.unix_ms);
     let account = worker.account(grant);
-    let _running = shed(worker, account.shared())?;
+    let _running = shed(worker, account.shared(), down, timer).await?;
     let (winner, plan) = {
         let settings = &snapshot.settings;
         let body =
@@ -100,6 +102,9 @@ async fn path<D: Downstream>(
         let asked = peek(&body.bytes, endpoint).map_err(|error| not_json(error, head))?;
         let model = Alias::from(&*asked.model.name);
         record.asked(model.clone(), asked.stream);
+        if endpoint == Endpoint::Speech {
+            record.spoken(spoken_chars(&body.bytes));
+        }
         let plan = Plan::resolve(snapshot, grant, &asked, model)?;
         let entering = Entering { worker, snapshot, head, plan: &plan, held: &held, asked: &asked };
         let terms = admit(&entering, down, timer, record).await?;
@@ -262,12 +267,35 @@ fn authorise(grant: &Grant, endpoint: Endpoint, record: &Record<'_>) -> Result<(
     Ok(())
 }
 
-/// Above the limit of requests under way, refusing fast serves those that are under way.
-fn shed(worker: &Worker, account: &AccountCell) -> Result<Taken, Error> {
+/// Above the limit of requests under way, refusing fast serves those that are under way. An account
+/// whose requests may wait gets in line instead.
+async fn shed<D: Downstream>(
+    worker: &Worker,
+    account: &AccountCell,
+    down: &mut D,
+    timer: &mut LazyTimer,
+) -> Result<Taken, Error> {
     let (requests, share) = (&worker.shared.requests, account.requests_share());
-    requests.try_take_for(share, 1).ok_or_else(|| {
-        Error::downstream(Kind::Shedding, "too many requests are under way; try again shortly")
+    if !requests.has_line()
+        && let Some(taken) = requests.try_take_for(share, 1)
+    {
+        return Ok(taken);
+    }
+    let full =
+        || Error::downstream(Kind::Shedding, "too many requests are under way; try again shortly");
+    let queue = account.terms().queue.ok_or_else(full)?;
+    let mut place = requests.wait_for(share, queue.depth).ok_or_else(full)?;
+    timer.set(Some(clock::instant() + queue.wait));
+    poll_fn(|cx| {
+        if let Poll::Ready(taken) = place.poll(cx) {
+            return Poll::Ready(Ok(taken));
+        }
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(client_gone()));
+        }
+        timer.poll(cx).map(|()| Err(full()))
     })
+    .await
 }
 
 async fn one_model<D: Downstream>(

@@ -33,6 +33,8 @@ pub struct Settings {
     pub keep_alive_comment: Option<Duration>,
     /// Proxies whose `x-forwarded-for` is believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Requests that the journal has no room for are served without a record.
+    pub serves_unrecorded: bool,
     /// The status of a request for which there is no money left: 429 or 402.
     pub over_budget_status: u16,
 }
@@ -50,6 +52,7 @@ impl Default for Settings {
             hold_time: Duration::from_secs(10),
             keep_alive_comment: None,
             trusted_proxies: Vec::new(),
+            serves_unrecorded: false,
             over_budget_status: 429,
         }
     }

@@ -14,8 +14,6 @@ use crate::clock::{self, Now};
 
 /// A batch is closed once it has this much, so that a store is never handed the whole journal.
 const BATCH_BYTES: usize = 4 << 20;
-/// What is written reaches the store so often; full segments do at once.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How often records are looked through for those that are kept no longer.
 const TRIM_EVERY: Duration = Duration::from_secs(60 * 60);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -83,7 +81,7 @@ impl Flusher {
         }
         shared.flusher_idle.store(false, Ordering::Relaxed);
         if shared.is_pending() && !shared.is_sealed_pending() && !shared.is_stopping() {
-            thread::park_timeout(FLUSH_EVERY);
+            thread::park_timeout(self.shared.flush);
         }
     }
 

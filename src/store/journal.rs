@@ -23,6 +23,9 @@ const SEGMENT_BYTES_MAX: usize = 8 << 20;
 const PAGE_BYTES: usize = 4096;
 
 /// How long single records are kept, unless told otherwise.
+pub const FLUSH_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How long the store keeps single records unless somebody says otherwise.
 pub const RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// When records are brought to the disk. The end of the process loses nothing either way; this is
@@ -62,6 +65,8 @@ pub struct Settings {
     pub fsync: Fsync,
     /// How long the store keeps single records. Their sums stay.
     pub retention: Duration,
+    /// How often what is written is moved into the store, full segments apart.
+    pub flush: Duration,
 }
 
 impl Settings {
@@ -71,7 +76,8 @@ impl Settings {
         let segment_bytes =
             (quarter / PAGE_BYTES * PAGE_BYTES).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let retention = RETENTION_DEFAULT;
-        Settings { dir, workers, segment_bytes, bound_bytes, fsync, retention }
+        let flush = FLUSH_DEFAULT;
+        Settings { dir, workers, segment_bytes, bound_bytes, fsync, retention, flush }
     }
 
     /// The smallest bound that these workers and segments can do with.
@@ -256,6 +262,7 @@ fn share(settings: &Settings, store: Arc<dyn Store>, next_id: u64, lock: Option<
         commit_failures: AtomicU64::new(0),
         commit_error: Mutex::new(None),
         retention: settings.retention,
+        flush: settings.flush,
         _lock: lock,
     }
 }

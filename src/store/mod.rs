@@ -43,7 +43,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use frame::{Room, VERSION};
-pub use journal::{Fsync, Journal, OpenError, RETENTION_DEFAULT, Settings};
+pub use journal::{FLUSH_DEFAULT, Fsync, Journal, OpenError, RETENTION_DEFAULT, Settings};
 pub use query::{
     Cursor, DAY_MS, Filter, Grain, GroupBy, HOUR_MS, OwnedRecord, RecordQuery, SCAN_MAX, Spent,
     SpentQuery, StatusFilter, StoredRecord, TAG_SEPARATOR, TAGS_MAX, UsageKey, UsageQuery,

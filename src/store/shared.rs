@@ -87,6 +87,7 @@ pub(super) struct Shared {
     pub(super) commit_error: Mutex<Option<Arc<str>>>,
     /// How long the store keeps single records.
     pub(super) retention: Duration,
+    pub(super) flush: Duration,
     /// Held until the last writer is gone, not only until the journal is closed.
     pub(super) _lock: Option<Lock>,
 }

@@ -15,6 +15,7 @@ use super::json;
 use crate::clock;
 use crate::error::Kind;
 use crate::ident::RequestId;
+use crate::money::PICO;
 
 /// How many bytes may wait in a lane; further lines are dropped and counted until the writer has caught up.
 pub const MAX_LANE_BYTES: usize = 1 << 20;
@@ -89,6 +90,10 @@ pub struct Line<'a> {
     pub tokens_in: u64,
     /// Output tokens of all kinds.
     pub tokens_out: u64,
+    /// What the account is charged, in 10^-12 of its currency.
+    pub charge_pico: u128,
+    /// The account's currency, where anything is charged.
+    pub currency: &'a str,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -128,6 +133,12 @@ impl Line<'_> {
         count(out, ",\"attempts\":", self.attempts.into());
         count(out, ",\"tokens_in\":", self.tokens_in);
         count(out, ",\"tokens_out\":", self.tokens_out);
+        if self.charge_pico > 0 {
+            out.extend_from_slice(b",\"charge\":\"");
+            append_amount(out, self.charge_pico);
+            out.push(b'"');
+            text(out, ",\"currency\":", self.currency);
+        }
         count(out, ",\"bytes_in\":", self.bytes_in);
         count(out, ",\"bytes_out\":", self.bytes_out);
         text(out, ",\"upstream_request_id\":", self.upstream_request_id.unwrap_or(""));
@@ -145,6 +156,22 @@ fn text(out: &mut Vec<u8>, name: &str, value: &str) {
 fn count(out: &mut Vec<u8>, name: &str, value: u64) {
     out.extend_from_slice(name.as_bytes());
     json::number(out, value);
+}
+
+/// A decimal without needless zeros, written without an allocation.
+fn append_amount(out: &mut Vec<u8>, pico: u128) {
+    let (whole, mut rest) = (pico / PICO, (pico % PICO) as u64);
+    json::number(out, u64::try_from(whole).unwrap_or(u64::MAX));
+    if rest == 0 {
+        return;
+    }
+    out.push(b'.');
+    let mut place = (PICO / 10) as u64;
+    while rest > 0 {
+        out.push(b'0' + (rest / place) as u8);
+        rest %= place;
+        place /= 10;
+    }
 }
 
 /// IPv4 by hand, as the formatter's padding support costs more than the digits.
@@ -241,6 +268,8 @@ pub(super) mod tests {
             attempts: 1,
             tokens_in: 1_420,
             tokens_out: 96,
+            charge_pico: 2_935_200_000,
+            currency: "USD",
             bytes_in: 2_048,
             bytes_out: 40_960,
             upstream_request_id: Some("req_011CS"),
@@ -261,7 +290,7 @@ pub(super) mod tests {
             r#""account":"acme","endpoint":"chat","model":"gpt-4o-mini","#,
             r#""target":"openai/gpt-4o-mini","status":200,"stream":true,"ttft_us":312004,"#,
             r#""total_us":2000123,"overhead_us":85,"attempts":1,"tokens_in":1420,"#,
-            r#""tokens_out":96,"bytes_in":2048,"bytes_out":40960,"#,
+            r#""tokens_out":96,"charge":"0.0029352","currency":"USD","bytes_in":2048,"bytes_out":40960,"#,
             r#""upstream_request_id":"req_011CS"}"#,
             "\n",
         );

@@ -3,10 +3,12 @@
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
 mod body;
+mod books;
 mod budgets;
 mod cancel;
 mod classes;
 mod commands;
+mod crash;
 mod drain;
 mod ending;
 mod endpoints;
@@ -18,15 +20,22 @@ mod fleet;
 mod framing;
 #[path = "support/governed.rs"]
 mod governed;
+mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
+mod import;
 mod keys;
 mod leaks;
+#[path = "support/ledger.rs"]
+mod ledger;
 mod limits;
+mod outage;
 mod policies;
 mod queue;
+mod recorded;
 mod reload;
+mod restart;
 mod sdk;
 mod seeing;
 mod slow;

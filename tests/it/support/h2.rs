@@ -141,7 +141,7 @@ impl H2Stream {
     /// Sends the whole answer there when it has come; nobody waits for it here.
     pub fn answer_later(mut self, sender: std::sync::mpsc::Sender<Answer>) {
         let response = self.response.take().expect("the head is waited for once");
-        let _ = runtime().spawn(async move {
+        drop(runtime().spawn(async move {
             let (parts, mut body) = response.await.expect("an answer").into_parts();
             let mut answer = answer_of(&parts);
             while let Some(piece) = body.data().await {
@@ -151,7 +151,7 @@ impl H2Stream {
             }
             let _ = sender.send(answer);
             drop(self.send);
-        });
+        }));
     }
 
     /// The next piece of the body; `Ok(None)` at its end.
