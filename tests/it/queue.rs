@@ -210,3 +210,32 @@ fn room_that_an_operator_makes_is_given_to_those_who_wait() {
     upstream.open(2);
     assert_eq!((first.answer().status, second.answer().status), (200, 200));
 }
+
+/// Whose key is blocked at once does not wait for a turn that another key holds up.
+#[test]
+fn a_key_that_is_blocked_now_waits_no_longer() {
+    for workers in [1, 2] {
+        let upstream = Gate::using(7, 3);
+        let gateway = setup(&upstream, "{ wait = \"60s\" }", &[]).workers(workers).start();
+        let body = serde_json::json!({"name": "made", "project": "p"});
+        let made = admin(&gateway, "POST", "/admin/v1/keys", &body).json();
+        let (id, secret) =
+            (made["id"].as_str().expect("id"), made["secret"].as_str().expect("one"));
+        let mut first = begin(gateway.addr, KEY, marked("first"));
+        eventually("it is upstream", || upstream.count() == 1);
+        let mut waiting = stand(&gateway, secret, "waiting");
+        let path = format!("/admin/v1/keys/{id}/block");
+        let blocked = admin(&gateway, "POST", &path, &serde_json::json!({"now": true}));
+        assert_eq!(blocked.status, 200, "{}", blocked.text());
+        let answer = waiting.answer();
+        answer.expect_error(403, "key_disabled");
+        let record = record_of(&gateway, &answer);
+        assert_eq!(
+            (&record["error"], &record["state"]),
+            (&"key_disabled".into(), &"settled".into())
+        );
+        upstream.open(1);
+        assert_eq!(first.answer().status, 200, "another key's goes on");
+        assert_eq!(order(&upstream), ["first"]);
+    }
+}
