@@ -47,8 +47,7 @@ impl UnaryReader {
             Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses
         );
         UnaryReader {
-            written: writes
-                .then(|| [&CONTENT, &TEXT, &REASONING, &ARGUMENTS].map(|key| Lengths::new(key))),
+            written: writes.then(|| [&CONTENT, &TEXT, &REASONING, &ARGUMENTS].map(Lengths::new)),
             usage: Capture::new(&USAGE, USAGE_BYTES_MAX),
             search_units: rerank.then(|| Capture::new(&BILLED_UNITS, USAGE_BYTES_MAX)),
             pictures: images.then(|| [(Seeker::new(&B64_JSON), 0), (Seeker::new(&URL), 0)]),
