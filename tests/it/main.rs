@@ -10,8 +10,10 @@ mod classes;
 mod commands;
 mod crash;
 mod drain;
+mod ending;
 mod endpoints;
 mod failover;
+mod fairness;
 mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
@@ -30,6 +32,7 @@ mod ledger;
 mod limits;
 mod outage;
 mod policies;
+mod queue;
 mod recorded;
 mod reload;
 mod restart;

@@ -97,6 +97,13 @@ pub fn usage(gateway: &Gateway, object: &str) -> Value {
     answer.json()["usage"].clone()
 }
 
+/// Requests that were let in by their keys and have not ended: upstream, or waiting for room.
+#[track_caller]
+pub fn under_way(gateway: &Gateway) -> u64 {
+    let status = gateway.admin("GET", "/admin/v1/status").json();
+    status["requests"]["running"].as_u64().unwrap_or_else(|| panic!("{status}"))
+}
+
 /// Waits until `what` can be made of an answer of the admin API.
 #[track_caller]
 pub fn sought<T>(gateway: &Gateway, path: &str, what: impl Fn(&Value) -> Option<T>) -> T {

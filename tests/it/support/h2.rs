@@ -130,17 +130,28 @@ impl H2Stream {
         let response = block_on("the head of an answer", response)?;
         let (parts, body) = response.into_parts();
         self.body = Some(body);
-        let headers = parts
-            .headers
-            .iter()
-            .map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
-            .collect();
-        Ok(Answer { status: parts.status.as_u16(), headers, ..Answer::default() })
+        Ok(answer_of(&parts))
     }
 
     #[track_caller]
     pub fn head(&mut self) -> Answer {
         self.try_head().expect("an answer")
+    }
+
+    /// Sends the whole answer there when it has come; nobody waits for it here.
+    pub fn answer_later(mut self, sender: std::sync::mpsc::Sender<Answer>) {
+        let response = self.response.take().expect("the head is waited for once");
+        drop(runtime().spawn(async move {
+            let (parts, mut body) = response.await.expect("an answer").into_parts();
+            let mut answer = answer_of(&parts);
+            while let Some(piece) = body.data().await {
+                let piece = piece.expect("a whole answer");
+                let _ = body.flow_control().release_capacity(piece.len());
+                answer.body.extend_from_slice(&piece);
+            }
+            let _ = sender.send(answer);
+            drop(self.send);
+        }));
     }
 
     /// The next piece of the body; `Ok(None)` at its end.
@@ -200,4 +211,14 @@ impl H2Stream {
     pub fn cancel(mut self) {
         self.send.send_reset(h2::Reason::CANCEL);
     }
+}
+
+/// The head of an answer.
+fn answer_of(parts: &http::response::Parts) -> Answer {
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+        .collect();
+    Answer { status: parts.status.as_u16(), headers, ..Answer::default() }
 }
