@@ -86,7 +86,7 @@ impl fmt::Display for Period {
 }
 
 /// So much money in each period.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BudgetLimit {
     /// In 10^-12 of the account's currency.
     pub amount_pico: u128,
@@ -98,7 +98,7 @@ pub struct BudgetLimit {
 
 /// The limits of one scope, for all models together or for one. `None` is no limit; the default is
 /// none at all.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Limits {
     /// Requests in any 60 seconds.
     pub rpm: Option<u64>,
@@ -127,7 +127,7 @@ impl Limits {
 }
 
 /// All limits of an account, project, user or key.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct LimitSet {
     /// For all models together.
     pub all: Limits,

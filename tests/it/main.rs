@@ -22,6 +22,7 @@ mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
 mod h2raw;
+mod import;
 mod keys;
 mod leaks;
 #[path = "support/ledger.rs"]

@@ -66,8 +66,8 @@ impl Callers {
     /// One request, alternately of the key of the file and of that of the store.
     fn ask(&mut self) -> Result<(), Answer> {
         self.asked += 1;
-        let secret = if self.asked % 2 == 0 { KEY } else { &self.secret };
-        let body = ask("m", &format!("{:0>250}", self.asked), self.asked % 3 == 0, 3);
+        let secret = if self.asked.is_multiple_of(2) { KEY } else { &self.secret };
+        let body = ask("m", &format!("{:0>250}", self.asked), self.asked.is_multiple_of(3), 3);
         match self.line.complete(secret, &body) {
             Ok(seen) => {
                 assert!(self.seen.insert(seen.id.clone(), seen).is_none(), "an id twice");
