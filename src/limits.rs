@@ -86,7 +86,7 @@ impl fmt::Display for Period {
 }
 
 /// So much money in each period.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BudgetLimit {
     /// In 10^-12 of the account's currency.
     pub amount_pico: u128,
@@ -98,7 +98,7 @@ pub struct BudgetLimit {
 
 /// The limits of one scope, for all models together or for one. `None` is no limit; the default is
 /// none at all.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Limits {
     /// Requests in any 60 seconds.
     pub rpm: Option<u64>,
@@ -127,7 +127,7 @@ impl Limits {
 }
 
 /// All limits of an account, project, user or key.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct LimitSet {
     /// For all models together.
     pub all: Limits,
@@ -141,6 +141,11 @@ impl LimitSet {
     /// Whether nothing is limited, for any model.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty() && self.models.values().all(Limits::is_empty)
+    }
+
+    /// Whether there is nothing to keep: no limit, and no mode for a prepaid balance to go by.
+    pub fn says_nothing(&self) -> bool {
+        self.is_empty() && self.all.overrun == Overrun::default()
     }
 
     /// The limits for all models and those of each single one.
@@ -178,7 +183,9 @@ mod tests {
     fn only_what_limits_something_is_a_limit() {
         let mut set = LimitSet::default();
         set.models.insert("m".into(), Limits { overrun: Overrun::Cut, ..Limits::default() });
-        assert!(set.is_empty());
+        assert!(set.is_empty() && set.says_nothing());
+        set.all.overrun = Overrun::Strict;
+        assert!(set.is_empty() && !set.says_nothing(), "a balance goes by it");
         set.models.insert("n".into(), Limits { tpd: Some(0), ..Limits::default() });
         assert!(!set.is_empty(), "nothing at all is a limit, too");
         let named: Vec<_> = set.each().map(|(model, limits)| (model, limits.is_empty())).collect();

@@ -158,7 +158,7 @@ impl AccountCell {
                     return;
                 }
             }
-            books.apply(&scope, limits.filter(|set| !set.is_empty()));
+            books.apply(&scope, limits.filter(|set| !set.says_nothing()));
         });
     }
 

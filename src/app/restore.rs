@@ -1,11 +1,11 @@
 //! The start of the counters: what limits have in memory is rebuilt from the store, before a caller
 //! is let in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::admit::{
-    self, AccountCell, Accounts, LimitSet, Limits, Period, Scope, ScopeKind, ScopeNames, Terms,
+    self, AccountCell, Accounts, LimitSet, Limits, Period, Scope, ScopeKind, ScopeNames,
     period_bounds,
 };
 use crate::auth::Keyring;
@@ -22,28 +22,33 @@ const MINUTE_MS: u64 = 61_000;
 /// A sliding minute is rebuilt in steps of so much: the limit is that much stricter for a moment.
 const STEP_MS: u64 = 5_000;
 
-/// Who has limits, and of which kind.
+/// Who has limits, and of which kind. Keys are not in here: there may be a million.
 #[derive(Default)]
 struct Limited {
     /// Of accounts, projects and users.
     scopes: HashMap<(AccountId, Scope), Arc<LimitSet>>,
-    keys: HashMap<Arc<str>, Arc<LimitSet>>,
     /// Accounts with a balance.
     prepaid: BTreeSet<AccountId>,
     edges: BTreeSet<u64>,
+    /// Budgets whose edges are known: by period and account.
+    noted: HashSet<(Period, AccountId)>,
+    has_keys: bool,
     has_rates: bool,
     has_days: bool,
 }
 
 impl Limited {
-    fn note(&mut self, set: &LimitSet, terms: &Terms, now: Now) {
+    fn note(&mut self, set: &LimitSet, account: &AccountId, accounts: &Accounts, now: Now) {
         for limits in std::iter::once(&set.all).chain(set.models.values()) {
             let Limits { rpm, tpm, tpd, budgets, .. } = limits;
             self.has_rates |= rpm.is_some() || tpm.is_some();
             self.has_days |= tpd.is_some();
             for budget in budgets {
-                let (start, _) = period_bounds(budget.period, &terms.time_zone, now.unix_ms);
-                self.edges.insert(start);
+                if self.noted.insert((budget.period, account.clone())) {
+                    let terms = accounts.cell(account).terms();
+                    let (start, _) = period_bounds(budget.period, &terms.time_zone, now.unix_ms);
+                    self.edges.insert(start);
+                }
             }
         }
     }
@@ -65,8 +70,18 @@ impl Limited {
     }
 
     fn is_empty(&self) -> bool {
-        self.scopes.is_empty() && self.keys.is_empty() && self.prepaid.is_empty()
+        self.scopes.is_empty() && self.prepaid.is_empty() && !self.has_keys
     }
+}
+
+/// What was used in a scope, span by span.
+type Histories = HashMap<(AccountId, Scope), Vec<admit::Spent>>;
+
+/// What a key has used: of which account, project and user, with which alias.
+struct OfKey {
+    account: AccountId,
+    names: ScopeNames,
+    spent: admit::Spent,
 }
 
 /// Rebuilds all counters.
@@ -84,74 +99,82 @@ pub(super) fn counters(
     if limited.is_empty() {
         return Ok(());
     }
-    type Place = (AccountId, Scope);
-    let mut histories: HashMap<Place, (Vec<admit::Spent>, Option<ScopeNames>)> = HashMap::new();
+    let mut histories = Histories::new();
+    let mut keys: HashMap<String, Vec<OfKey>> = HashMap::new();
     let query = SpentQuery { filter: Filter::default(), edges_unix_ms: limited.edges(now) };
     store.spent(&query, &mut |key, span| {
         let account = AccountId::from(key.account);
         let alias = table.find(key.model).map(|route| table.route(route).alias.clone());
         let spent = spent(span, now);
-        for scope in scopes(key, &account, alias.as_ref(), &limited) {
-            let names = (scope.kind == ScopeKind::Key).then(|| names_of(key, alias.clone()));
-            let place = (account.clone(), scope);
-            let (history, known) = histories.entry(place).or_default();
-            history.push(spent);
-            *known = names;
+        for scope in owners(key, &account, alias.as_ref(), &limited) {
+            histories.entry((account.clone(), scope)).or_default().push(spent);
+        }
+        if limited.has_keys {
+            let used = OfKey { account, names: names_of(key, alias), spent };
+            keys.entry(key.key.to_owned()).or_default().push(used);
         }
     })?;
-    for ((account, scope), (history, names)) in histories {
+    for ((account, scope), history) in histories {
         let cell = accounts.cell(&account);
-        if let Some(names) = names {
-            // A key has its place from its first request on; its history needs one now.
-            let _ = cell.scopes(names, limited.keys.get(&scope.name));
-        }
         cell.restore(scope.kind, &scope.name, scope.model.as_deref(), &history, now);
     }
+    if !keys.is_empty() {
+        keyring.each(|grant| {
+            let Some(set) = grant.limits.as_ref().filter(|set| !set.is_empty()) else { return };
+            if let Some(used) = keys.remove(grant.key_id.as_str()) {
+                restore_key(&grant.key_id, set, used, accounts, now);
+            }
+        });
+    }
     Ok(())
+}
+
+/// A key has its place in the books from its first request on; its history needs one now.
+fn restore_key(key: &KeyId, set: &Arc<LimitSet>, used: Vec<OfKey>, accounts: &Accounts, now: Now) {
+    let mut histories: HashMap<(AccountId, Option<Arc<str>>), Vec<admit::Spent>> = HashMap::new();
+    for OfKey { account, names, spent } in used {
+        let model = names.model.as_ref().map(|alias| alias.0.clone());
+        let model = model.filter(|alias| set.models.contains_key(&**alias));
+        let _ = accounts.cell(&account).scopes(names, Some(set));
+        if model.is_some() {
+            histories.entry((account.clone(), model)).or_default().push(spent);
+        }
+        histories.entry((account, None)).or_default().push(spent);
+    }
+    for ((account, model), history) in histories {
+        let cell = accounts.cell(&account);
+        cell.restore(ScopeKind::Key, key.as_str(), model.as_deref(), &history, now);
+    }
 }
 
 fn limited(keyring: &Keyring, accounts: &Accounts, now: Now) -> Limited {
     let mut limited = Limited::default();
     for (account, cell) in accounts.each() {
-        let terms = cell.terms();
-        if terms.balance_pico.is_some() {
+        if cell.terms().balance_pico.is_some() {
             limited.prepaid.insert(account.clone());
         }
         for (scope, set) in cell.limited() {
-            limited.note(&set, &terms, now);
+            limited.note(&set, &account, accounts, now);
             limited.scopes.insert((account.clone(), scope), set);
         }
     }
-    let mut terms: HashMap<AccountId, Arc<Terms>> = HashMap::new();
     keyring.each(|grant| {
-        let Some(set) = grant.limits.as_ref().filter(|set| !set.is_empty()) else { return };
-        let terms = terms
-            .entry(grant.account.clone())
-            .or_insert_with(|| accounts.cell(&grant.account).terms());
-        limited.note(set, terms, now);
-        limited.keys.insert(grant.key_id.0.clone(), set.clone());
+        if let Some(set) = grant.limits.as_ref().filter(|set| !set.is_empty()) {
+            limited.has_keys = true;
+            limited.note(set, &grant.account, accounts, now);
+        }
     });
     limited
 }
 
-/// The scopes of a request that have limits.
-fn scopes(
+/// The scopes of a request that have limits, but for its key's.
+fn owners(
     key: &UsageKey<'_>,
     account: &AccountId,
     alias: Option<&Alias>,
     limited: &Limited,
 ) -> Vec<Scope> {
     let mut scopes = Vec::new();
-    let mut add = |scope: Scope, set: Option<&Arc<LimitSet>>, is_always: bool| {
-        let Some(set) = set else {
-            scopes.extend(is_always.then_some(scope));
-            return;
-        };
-        let model = alias.filter(|alias| set.models.contains_key(alias.as_str()));
-        let of_model = model.map(|alias| Scope { model: Some(alias.0.clone()), ..scope.clone() });
-        scopes.extend((is_always || !set.all.is_empty()).then_some(scope));
-        scopes.extend(of_model);
-    };
     for (kind, name) in
         [(ScopeKind::Account, ""), (ScopeKind::Project, key.project), (ScopeKind::User, key.user)]
     {
@@ -161,10 +184,14 @@ fn scopes(
         let scope = Scope::all(kind, name);
         let is_prepaid = kind == ScopeKind::Account && limited.prepaid.contains(account);
         let set = limited.scopes.get(&(account.clone(), scope.clone()));
-        add(scope, set, is_prepaid);
-    }
-    if let Some((name, set)) = limited.keys.get_key_value(key.key) {
-        add(Scope { kind: ScopeKind::Key, name: name.clone(), model: None }, Some(set), false);
+        let is_of_model =
+            |alias: &&Alias| set.is_some_and(|set| set.models.contains_key(alias.as_str()));
+        let of_model = alias
+            .filter(is_of_model)
+            .map(|alias| Scope { model: Some(alias.0.clone()), ..scope.clone() });
+        let is_limited = set.is_some_and(|set| !set.all.is_empty());
+        scopes.extend((is_prepaid || is_limited).then_some(scope));
+        scopes.extend(of_model);
     }
     scopes
 }

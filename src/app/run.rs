@@ -307,10 +307,20 @@ fn open_journal(config: &Config, workers: usize) -> Result<Journal, StartFault> 
         Some(path) => Database::open(&path)?,
     };
     let (journal, report) = Journal::open(&settings, Arc::new(database))?;
-    if !report.is_empty() {
-        tracing::info!(%report, "the journal of the last run was taken in");
-    }
+    tell_replayed(&report);
     Ok(journal)
+}
+
+/// What was lost is told louder than what was found.
+fn tell_replayed(report: &store::Report) {
+    const TAKEN_IN: &str = "the journal of the last run was taken in";
+    if report.damaged_segments > 0 {
+        tracing::error!(%report, "{TAKEN_IN}; its damaged segments are set aside");
+    } else if report.torn_segments > 0 {
+        tracing::warn!(%report, "{TAKEN_IN}");
+    } else if !report.is_empty() {
+        tracing::info!(%report, "{TAKEN_IN}");
+    }
 }
 
 /// The admin token: the configured one, else one that is made and kept for the commands on this

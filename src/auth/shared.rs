@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::grant::{Aliases, Cidr};
+use crate::limits::LimitSet;
 
 /// A list of names, shared by all grants that have the same.
 pub type Names = Arc<[Arc<str>]>;
@@ -21,6 +22,9 @@ pub struct Shared {
     lists: Pool<Names>,
     cidrs: Pool<Arc<[Cidr]>>,
     aliases: BTreeSet<Arc<Aliases>>,
+    limits: HashSet<Arc<LimitSet>>,
+    /// How often limits were looked for that nobody else has.
+    limits_missed: usize,
 }
 
 impl Shared {
@@ -43,6 +47,23 @@ impl Shared {
     /// Ranges of addresses, in one copy.
     pub fn cidrs(&mut self, cidrs: &[Cidr]) -> Arc<[Cidr]> {
         self.cidrs.one(cidrs, |arc| Arc::strong_count(arc) > 1)
+    }
+
+    /// Limits, in one copy: most keys have those of one of a few plans. Where each key has its own,
+    /// only the first thousand are looked for, so that the search does not cost what it saves.
+    pub fn limits(&mut self, limits: LimitSet) -> Arc<LimitSet> {
+        if let Some(known) = self.limits.get(&limits) {
+            return Arc::clone(known);
+        }
+        self.limits_missed += 1;
+        if self.limits.len() >= SWEEP_MIN && self.limits_missed.is_multiple_of(SWEEP_MIN) {
+            self.limits.retain(|set| Arc::strong_count(set) > 1);
+        }
+        let set = Arc::new(limits);
+        if self.limits.len() < SWEEP_MIN {
+            self.limits.insert(Arc::clone(&set));
+        }
+        set
     }
 
     /// A table of names for models, in one copy; `None` for an empty one.

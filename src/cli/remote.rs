@@ -238,7 +238,22 @@ pub(crate) fn status(args: &RemoteArgs) -> Result<(), Failure> {
         "journal        {} of {} bytes pending, {} requests refused\n",
         journal["pending_bytes"], journal["bound_bytes"], journal["refused"]
     ));
+    print(&journal_text(journal));
     Ok(())
+}
+
+/// What is wrong with the books, a line each; nothing if nothing is.
+fn journal_text(journal: &Value) -> String {
+    let mut out = String::new();
+    if journal["sync_failed"] == true {
+        out += "               THE DISK REFUSED A SYNC: no request is let in until a restart\n";
+    }
+    if journal["last_error"].is_string() {
+        let lag_s = journal["flush_lag_ms"].as_u64().unwrap_or(0) / 1000;
+        let error = text(&journal["last_error"]);
+        out += &format!("               THE STORE TAKES NOTHING IN, {lag_s} s behind: {error}\n");
+    }
+    out
 }
 
 pub(crate) fn routes(args: &RemoteArgs) -> Result<(), Failure> {
@@ -319,6 +334,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_store_that_takes_nothing_in_is_told_of() {
+        let sound = json!({"sync_failed": false, "last_error": null, "flush_lag_ms": 900});
+        assert_eq!(journal_text(&sound), "");
+        let ill = json!({
+            "sync_failed": true, "last_error": "x.db: database is locked", "flush_lag_ms": 7100,
+        });
+        let told = journal_text(&ill);
+        assert!(told.contains("7 s behind: x.db: database is locked\n"), "{told}");
+        assert!(told.contains("until a restart"), "{told}");
+    }
 
     #[test]
     fn routes_stand_in_columns_and_tell_what_rests() {

@@ -26,6 +26,10 @@ needles! {
     B64_JSON "\"b64_json\""
     URL "\"url\""
     TYPE "\"type\""
+    CONTENT "\"content\""
+    TEXT "\"text\""
+    REASONING "\"reasoning_content\""
+    ARGUMENTS "\"arguments\""
 }
 
 /// The state of one search for one key.
@@ -159,6 +163,48 @@ impl Capture {
     }
 }
 
+/// Sums up the lengths of the strings that one key has, as they stand in the text.
+pub(super) struct Lengths {
+    seeker: Seeker,
+    nesting: Option<Nesting>,
+    pub bytes: u64,
+}
+
+impl Lengths {
+    pub fn new(needle: &'static Needle) -> Self {
+        Lengths { seeker: Seeker::new(needle), nesting: None, bytes: 0 }
+    }
+
+    /// Reads on. Holds nothing.
+    pub fn feed(&mut self, piece: &[u8]) {
+        let mut at = 0;
+        loop {
+            if self.nesting.is_none() {
+                let Some(start) = self.seeker.next(piece, at) else { return };
+                at = start;
+                if piece[at] != b'"' {
+                    continue;
+                }
+                // Behind the quote that begins it.
+                at += 1;
+                self.nesting = Some(Nesting { in_string: true, ..Nesting::default() });
+            }
+            let Some(nesting) = &mut self.nesting else { return };
+            match piece[at..].iter().position(|&byte| nesting.ends(byte)) {
+                Some(length) => {
+                    self.bytes += length as u64;
+                    at += length + 1;
+                    self.nesting = None;
+                }
+                None => {
+                    self.bytes += (piece.len() - at) as u64;
+                    return;
+                }
+            }
+        }
+    }
+}
+
 impl Nesting {
     /// Whether the value ends with this byte.
     fn ends(&mut self, byte: u8) -> bool {
@@ -214,5 +260,18 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(values(&bytes), want);
+    }
+
+    #[test]
+    fn lengths_are_summed_however_the_text_is_cut() {
+        let text =
+            br#"{"content":"a\"b","x":"\"content\":\"no\"","content":null,"content":[{"text":"t"}],
+            "content" : "","content":"12345"}"#;
+        for cut in 0..text.len() {
+            let mut lengths = Lengths::new(&CONTENT);
+            lengths.feed(&text[..cut]);
+            lengths.feed(&text[cut..]);
+            assert_eq!(lengths.bytes, 4 + 5, "cut {cut}");
+        }
     }
 }

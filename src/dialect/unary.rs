@@ -2,7 +2,8 @@
 //! (pictures, embeddings) and are not held for it.
 
 use super::capture::{
-    B64_JSON, BILLED_UNITS, Capture, MODEL, SERVICE_TIER, Seeker, TYPE, URL, USAGE,
+    ARGUMENTS, B64_JSON, BILLED_UNITS, CONTENT, Capture, Lengths, MODEL, REASONING, SERVICE_TIER,
+    Seeker, TEXT, TYPE, URL, USAGE,
 };
 use super::endpoint::Endpoint;
 use super::json::{Cursor, truthy};
@@ -20,6 +21,8 @@ pub struct UnaryReader {
     pictures: Option<[(Seeker, u64); 2]>,
     /// Kinds of items, of which searches of the provider's cost apart.
     items: Option<Capture>,
+    /// What a model has written, for answers without usage.
+    written: Option<[Lengths; 4]>,
     model: Capture,
     service_tier: Capture,
     found: Found,
@@ -39,7 +42,12 @@ impl UnaryReader {
     pub fn new(endpoint: Endpoint) -> Self {
         let rerank = endpoint == Endpoint::Rerank;
         let images = endpoint == Endpoint::ImageGenerations;
+        let writes = matches!(
+            endpoint,
+            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses
+        );
         UnaryReader {
+            written: writes.then(|| [&CONTENT, &TEXT, &REASONING, &ARGUMENTS].map(Lengths::new)),
             usage: Capture::new(&USAGE, USAGE_BYTES_MAX),
             search_units: rerank.then(|| Capture::new(&BILLED_UNITS, USAGE_BYTES_MAX)),
             pictures: images.then(|| [(Seeker::new(&B64_JSON), 0), (Seeker::new(&URL), 0)]),
@@ -59,6 +67,7 @@ impl UnaryReader {
                 found.search_units = Usage::parse(raw).and_then(|usage| usage.search_units);
             });
         }
+        self.written.iter_mut().flatten().for_each(|lengths| lengths.feed(piece));
         for (seeker, count) in self.pictures.iter_mut().flatten() {
             let mut at = 0;
             while let Some(value) = seeker.next(piece, at) {
@@ -87,6 +96,11 @@ impl UnaryReader {
             (usage, None) => usage,
             (usage, search_units) => Some(Usage { search_units, ..usage.unwrap_or_default() }),
         }
+    }
+
+    /// Bytes of text, reasoning and arguments, as escaped.
+    pub fn content_bytes(&self) -> u64 {
+        self.written.iter().flatten().map(|lengths| lengths.bytes).sum()
     }
 
     /// The model that the upstream says it used.

@@ -205,7 +205,7 @@ fn asked<'a>(before: &Card, after: &'a Card, now: Now) -> Vec<(Option<&'a str>, 
 
 /// An object's limits as they are enforced, with the number that tells which are newer.
 pub(super) fn effective_limits(card: &Card) -> Option<Arc<LimitSet>> {
-    let limits = card.stored.doc.limits().filter(|limits| !limits.is_empty())?;
+    let limits = card.stored.doc.limits().filter(|limits| !limits.says_nothing())?;
     // The file's carry a revision of their own.
     let revision = if card.is_filed { limits.revision } else { card.row.revision };
     Some(Arc::new(LimitSet { revision, ..limits.clone() }))

@@ -12,9 +12,55 @@ use super::{Live, Refusal};
 use crate::admit::ScopeKind;
 use crate::auth::{Changes, Names as Globs, SecretDigest, Shared};
 use crate::clock::Now;
+use crate::ident::RequestId;
 use crate::limits::LimitSet;
 use crate::store::StoreError;
 use crate::store::objects::{ObjectKind, ObjectRow, Objects, SecretRow, Status};
+
+/// The secrets of all keys, while they are loaded. One piece of memory, which goes back as one: a map
+/// with an entry for each of a million keys would leave its holes behind.
+#[derive(Default)]
+struct KeySecrets {
+    /// By the number that the key's id stands for.
+    by_number: Vec<(u128, SecretDigest)>,
+    /// Of ids of another form.
+    by_id: HashMap<String, Vec<SecretDigest>>,
+}
+
+impl KeySecrets {
+    fn add(&mut self, row: &SecretRow) {
+        let secret =
+            SecretDigest { digest: row.digest, valid_until_unix_ms: row.valid_until_unix_ms };
+        match number_of(&row.id) {
+            Some(number) => self.by_number.push((number, secret)),
+            None => self.by_id.entry(row.id.clone()).or_default().push(secret),
+        }
+    }
+
+    /// To be called when all are added.
+    fn sort(&mut self) {
+        self.by_number.sort_unstable_by_key(|(number, _)| *number);
+    }
+
+    fn of(&self, id: &str) -> impl Iterator<Item = SecretDigest> {
+        let number = number_of(id);
+        let first = number.map_or(self.by_number.len(), |number| {
+            self.by_number.partition_point(|(other, _)| *other < number)
+        });
+        let numbered = self.by_number[first..].iter();
+        let numbered = numbered.take_while(move |(other, _)| Some(*other) == number);
+        let others = self.by_id.get(id).into_iter().flatten();
+        numbered.map(|(_, secret)| *secret).chain(others.copied())
+    }
+}
+
+/// The number in the id of a key that was made here: `key_` and a ULID in capitals.
+fn number_of(id: &str) -> Option<u128> {
+    let ulid = id.strip_prefix("key_")?;
+    let number: RequestId = ulid.parse().ok()?;
+    // Of two spellings of one number only one is an id.
+    (number.text() == ulid.as_bytes()).then(|| number.to_u128())
+}
 
 /// What a key needs to know of its project.
 struct ProjectPart {
@@ -185,22 +231,18 @@ impl Directory {
                 projects.insert(card.row.id.clone(), project_part(&card, shared));
             }
         })?;
-        let mut secrets: HashMap<Box<str>, Vec<SecretDigest>> = HashMap::new();
+        let mut secrets = KeySecrets::default();
         self.objects.each_secret(&mut |secret| {
             if secret.kind == ObjectKind::Key {
-                let of_key = secrets.entry(secret.id.as_str().into()).or_default();
-                of_key.reserve_exact(1);
-                of_key.push(SecretDigest {
-                    digest: secret.digest,
-                    valid_until_unix_ms: secret.valid_until_unix_ms,
-                });
+                secrets.add(&secret);
             }
         })?;
+        secrets.sort();
         self.objects.each(ObjectKind::Key, &mut |row| {
             if row.status == Status::Deleted {
                 return;
             }
-            let of_key = secrets.remove(row.id.as_str()).unwrap_or_default();
+            let of_key: Vec<SecretDigest> = secrets.of(&row.id).collect();
             match card(row) {
                 Err(error) => fault = Err(error),
                 Ok(card) => {

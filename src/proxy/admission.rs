@@ -16,6 +16,7 @@ use crate::exchange::Downstream;
 use crate::meter::ModelEstimate;
 use crate::net::LazyTimer;
 use crate::price::Ceiling;
+use crate::proxy::ending::Place;
 use crate::proxy::plan::Plan;
 
 /// What an answer can have at most where neither the caller nor the configuration says: what strict
@@ -150,18 +151,22 @@ pub(super) enum Turned {
     Away(Box<Refusal>),
     /// The caller left while it waited.
     Left,
+    /// The key was blocked at once while it waited.
+    Ended,
 }
 
 /// Lets a request in, or says why not, and whether it had to wait. Where the account or the alias says so it waits for room, in
 /// fair turn with the other keys of the account.
 ///
 /// # Errors
-/// The limit that has no room, or the caller's leaving.
+/// The limit that has no room, the caller's leaving, or the end of its key.
+#[expect(clippy::too_many_arguments)]
 pub(super) async fn enter<D: Downstream>(
     cell: &Arc<AccountCell>,
     scopes: &Scopes,
     demand: &Demand,
     queue: Option<QueueSettings>,
+    place: &Place<'_>,
     down: &mut D,
     timer: &mut LazyTimer,
     rates: &mut Rates,
@@ -182,6 +187,9 @@ pub(super) async fn enter<D: Downstream>(
         loop {
             if let Poll::Ready(outcome) = waiting.poll(cx, clock::now()) {
                 return Poll::Ready(outcome.map_err(|refusal| Turned::Away(Box::new(refusal))));
+            }
+            if place.poll_ended(cx) {
+                return Poll::Ready(Err(Turned::Ended));
             }
             if down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Turned::Left));

@@ -27,7 +27,15 @@ pub(super) async fn key<D: Downstream>(
     let account = worker.account(grant);
     let cell = account.shared();
     let terms = cell.terms();
-    let state = cell.state(ScopeKind::Key, grant.key_id.as_str(), now);
+    // The limits come with the grant: the account knows only keys that were used lately.
+    let limits = grant.limits.as_ref();
+    let state = cell.state_with(ScopeKind::Key, grant.key_id.as_str(), limits, now);
+    let mut used = usage_of(&state.all);
+    if !state.models.is_empty() {
+        let models = state.models.iter();
+        used["models"] =
+            models.map(|(alias, figures)| (alias.clone(), usage_of(figures))).collect();
+    }
     let value = serde_json::json!({
         "object": "key",
         "name": grant.key_name.as_ref(),
@@ -35,7 +43,7 @@ pub(super) async fn key<D: Downstream>(
         "endpoints": grant.endpoints.iter().map(|glob| glob.as_ref()).collect::<Vec<&str>>(),
         "expires_at": grant.expires_at_unix_ms.map(time),
         "currency": terms.currency.as_str(),
-        "usage": usage_of(&state.all),
+        "usage": used,
     });
     reply::json(&value, down, record).await;
     Ok(())

@@ -193,8 +193,8 @@ impl<'w> Record<'w> {
     }
 
     /// From here on the request ends when its key is blocked at once.
-    pub(super) fn under_way(&mut self, held: Rc<Held>) {
-        self.place = Some(self.worker.running.enter(held));
+    pub(super) fn under_way(&mut self, place: Place<'w>) {
+        self.place = Some(place);
     }
 
     /// Whether the key was blocked at once.
@@ -269,6 +269,13 @@ impl<'w> Record<'w> {
         self.rates = refusal.rates;
         let _ = self.open(opening);
         error_of(refusal, self.snapshot.settings.over_budget_status)
+    }
+
+    /// The request ended while it waited for room. It is recorded, too, if there is room for that.
+    pub(super) fn left_queue(&mut self, error: Error, opening: &OpeningParts<'_>) -> Error {
+        self.waited = true;
+        let _ = self.open(opening);
+        error
     }
 
     /// Opens the request's record in the journal, before anything of it is sent.
@@ -541,9 +548,12 @@ impl<'w> Record<'w> {
             (_, reader) => {
                 units.estimated = true;
                 units.in_text = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
-                if let Reader::Stream(reader) = reader {
-                    units.out_text = reader.content_bytes().div_ceil(BYTES_PER_TOKEN);
-                }
+                let written = match reader {
+                    Reader::Stream(reader) => reader.content_bytes(),
+                    Reader::Unary(reader) => reader.content_bytes(),
+                    Reader::Opaque => 0,
+                };
+                units.out_text = written.div_ceil(BYTES_PER_TOKEN);
             }
         }
         units

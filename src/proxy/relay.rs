@@ -325,17 +325,19 @@ impl<'a> Flowing<'a> {
             let _ = down.send(cx, out, false);
             return Poll::Ready(Some(self.break_off(cx, flow, error, down, record)));
         }
-        if let Err(error) = self.extend(record) {
-            let _ = down.send(cx, out, false);
-            return Poll::Ready(Some(self.break_off(cx, flow, error, down, record)));
-        }
-        self.rewrite(flow, out);
         let ended = match progress.end {
             Some(end) => Some((end, true)),
             // After `[DONE]` there is nothing to wait for: the caller's answer ends here.
             None if signals.done_marker() => Some((End::Complete, false)),
             None => None,
         };
+        // What grows no more is settled with what it really used: nothing is to be reserved for it.
+        let grows = ended.is_none() && !self.seen.finished();
+        if let Err(error) = if grows { self.extend(record) } else { Ok(()) } {
+            let _ = down.send(cx, out, false);
+            return Poll::Ready(Some(self.break_off(cx, flow, error, down, record)));
+        }
+        self.rewrite(flow, out);
         if out.is_empty() && ended.is_none() {
             return Poll::Ready(None);
         }

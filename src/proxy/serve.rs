@@ -20,7 +20,7 @@ use crate::proxy::labels;
 use crate::proxy::own;
 use crate::proxy::plan::{Plan, unknown_model};
 use crate::proxy::record::{OpeningParts, Record};
-use crate::proxy::relay::{Flow, relay};
+use crate::proxy::relay::{Flow, key_ended, relay};
 use crate::proxy::reply;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::{Kept, Worker};
@@ -106,9 +106,8 @@ async fn path<D: Downstream>(
             record.spoken(spoken_chars(&body.bytes));
         }
         let plan = Plan::resolve(snapshot, grant, &asked, model)?;
-        let entering = Entering { worker, snapshot, head, plan: &plan, grant, asked: &asked };
+        let entering = Entering { worker, snapshot, head, plan: &plan, held: &held, asked: &asked };
         let terms = admit(&entering, down, timer, record).await?;
-        record.under_way(held.clone());
         let ask = Ask {
             worker,
             snapshot,
@@ -148,7 +147,8 @@ async fn admit<D: Downstream>(
     timer: &mut LazyTimer,
     record: &mut Record<'_>,
 ) -> Result<Rc<Kept<Terms>>, Error> {
-    let Entering { worker, snapshot, head, plan, grant, asked } = *ask;
+    let Entering { worker, snapshot, head, plan, held, asked } = *ask;
+    let grant = held.grant();
     let route = snapshot.table.route(plan.route);
     let payer = worker.payer(grant, &route.alias);
     let demand = record.demand(plan, &payer)?;
@@ -160,11 +160,14 @@ async fn admit<D: Downstream>(
     let queue = snapshot.terms[plan.route].queue.or(terms.shared().queue);
     let (cell, scopes) = (&payer.cell, payer.scopes());
     let mut rates = Rates::default();
-    match enter(cell, &scopes, &demand, queue, down, timer, &mut rates).await {
+    let place = record.worker().running.enter(held.clone());
+    match enter(cell, &scopes, &demand, queue, &place, down, timer, &mut rates).await {
         Ok((admitted, waited)) => record.admitted(admitted, rates, waited),
         Err(Turned::Away(refusal)) => return Err(record.refused(&refusal, &parts)),
-        Err(Turned::Left) => return Err(client_gone()),
+        Err(Turned::Left) => return Err(record.left_queue(client_gone(), &parts)),
+        Err(Turned::Ended) => return Err(record.left_queue(key_ended(), &parts)),
     }
+    record.under_way(place);
     record.open(&parts)?;
     Ok(terms)
 }
@@ -175,7 +178,7 @@ struct Entering<'a> {
     snapshot: &'a Snapshot,
     head: &'a RequestHead,
     plan: &'a Plan,
-    grant: &'a Grant,
+    held: &'a Rc<Held>,
     asked: &'a Asked<'a>,
 }
 

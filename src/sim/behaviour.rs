@@ -34,9 +34,11 @@ macro_rules! behaviours {
             "                       blackhole\", \"factor\": 5, \"status\": 500, \"percent\": 100,\n",
             "                       \"for_ms\": 1000, \"ttft\": \"20ms\", \"gap\": \"lognormal(5ms, 20ms)\"}\n",
             "  GET  /sim/stats      counters and the last 100 cancels\n",
+            "  GET  /sim/books      the tokens told as usage (of chat, completions, responses, embeddings)\n",
+            "                       by model, `user` of the request and key: begun, completed, cut\n",
             "  GET  /sim/requests?last=N\n                       the last requests as they were received\n",
             "  POST /sim/goaway     ends all connections gracefully (h2: GOAWAY)\n",
-            "  POST /sim/reset      counters and log emptied, behaviour normal\n",
+            "  POST /sim/reset      counters, books and log emptied, behaviour normal\n",
         );
     };
 }

@@ -18,11 +18,11 @@ pub(super) fn answer(body: &Value, job: &Job<'_>) -> Result<Script, Refusal> {
     let ask = read_chat(body, job)?;
     let plans = ask.plans(job);
     let usage = ask.usage(job, &plans);
-    Ok(if ask.stream {
-        stream(&ask, job, &plans, usage)
-    } else {
-        document(&ask, job, &plans, usage)
-    })
+    let script = match ask.stream {
+        true => stream(&ask, job, &plans, usage),
+        false => document(&ask, job, &plans, usage),
+    };
+    Ok(script.telling(ask.told(job, usage)))
 }
 
 /// Why a choice ended.

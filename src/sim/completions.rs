@@ -44,7 +44,11 @@ pub(super) fn answer(body: &Value, job: &Job<'_>) -> Result<Script, Refusal> {
     let plans: Vec<Plan> = asks.iter().flat_map(|ask| ask.plans(job)).collect();
     let usage =
         Usage { prompt: asks.iter().map(|ask| ask.prompt_tokens).sum(), ..ask.usage(job, &plans) };
-    Ok(if ask.stream { stream(ask, job, &plans, usage) } else { document(ask, job, &plans, usage) })
+    let script = match ask.stream {
+        true => stream(ask, job, &plans, usage),
+        false => document(ask, job, &plans, usage),
+    };
+    Ok(script.telling(ask.told(job, usage)))
 }
 
 /// One ask per prompt.

@@ -21,6 +21,9 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
     let (parts, body) = request.into_parts();
     match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/sim/stats") => reply(StatusCode::OK, &shared.stats()),
+        (&Method::GET, "/sim/books") => {
+            reply(StatusCode::OK, &json!({ "data": shared.books().pages() }))
+        }
         (&Method::GET, "/sim/requests") => match last(parts.uri.query()) {
             Ok(last) => reply(StatusCode::OK, &shared.received(last)),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
@@ -42,7 +45,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
         }
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "use GET /sim/stats, GET /sim/requests, POST /sim/behaviour, POST /sim/goaway or POST /sim/reset",
+            "use GET /sim/stats, GET /sim/books, GET /sim/requests, POST /sim/behaviour, POST /sim/goaway or POST /sim/reset",
         ),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::sim::behaviour::Fault;
 use crate::sim::completions::prompts;
 use crate::sim::json::{Object, base64, percent_decode, push_json, push_list};
-use crate::sim::plan::Job;
+use crate::sim::plan::{Job, Usage};
 use crate::sim::refusal::Refusal;
 use crate::sim::script::Script;
 use crate::sim::settings::Settings;
@@ -54,7 +54,9 @@ pub(super) fn embeddings(body: &Value, job: &Job<'_>) -> Result<Script, Refusal>
         Fault::NoUsage => head.end(),
         _ => head.field("usage", json!({"prompt_tokens": tokens, "total_tokens": tokens})).end(),
     }
-    Ok(Script::document(out, 1))
+    let usage = Usage { prompt: tokens, ..Usage::default() };
+    let told = (job.fault != Fault::NoUsage).then_some(usage);
+    Ok(Script::document(out, 1).telling(told))
 }
 
 /// A vector of length one that depends on the text alone.

@@ -153,6 +153,15 @@ impl Ask {
         }
     }
 
+    /// Whether the answer tells its usage, which streams do when they are asked to.
+    pub(super) fn told(&self, job: &Job<'_>, usage: Usage) -> Option<Usage> {
+        match job.fault {
+            Fault::NoUsage => None,
+            Fault::UsageEvery | Fault::FinishUsage => Some(usage),
+            _ => (!self.stream || self.include_usage).then_some(usage),
+        }
+    }
+
     fn plan(&self, job: &Job<'_>, choice: u64) -> Plan {
         let mut rng = SmallRng::seed_from_u64(mix(self.hash.wrapping_add(choice)));
         let mut plan = Plan::default();

@@ -19,12 +19,13 @@ pub(super) fn answer(body: &Value, job: &Job<'_>) -> Result<Script, Refusal> {
     let usage = read.ask.usage(job, &plans);
     let mut reply = Reply { read: &read, job, usage, items: items(&plans, job), cut: false };
     reply.cut = plans.iter().any(|plan| plan.cut);
+    let told = (job.fault != Fault::NoUsage).then_some(usage);
     if read.ask.stream {
-        return Ok(reply.stream());
+        return Ok(reply.stream().telling(told));
     }
     let mut out = Vec::new();
     reply.write(&mut out, true);
-    Ok(Script::document(out, usage.completion))
+    Ok(Script::document(out, usage.completion).telling(told))
 }
 
 /// One element of `output`.

@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::sim::behaviour::Fault;
+use crate::sim::plan::Usage;
 use crate::sim::text::TOKEN_BYTES;
 
 /// How many content chunks come before a fault in mid-stream.
@@ -74,6 +75,8 @@ pub(super) struct Script {
     pub(super) sized: bool,
     /// Tokens whose time is waited for before a document is sent.
     pub(super) tokens: u64,
+    /// The usage that is told in it; `None` if none is, or if it breaks off before that.
+    pub(super) usage: Option<Usage>,
 }
 
 impl Script {
@@ -106,7 +109,14 @@ impl Script {
             gzip: false,
             sized: !streamed,
             tokens: 0,
+            usage: None,
         }
+    }
+
+    /// Notes the usage that is told in it.
+    pub(super) fn telling(mut self, usage: Option<Usage>) -> Self {
+        self.usage = usage;
+        self
     }
 
     /// Appends what `write` writes as one step.
@@ -190,6 +200,10 @@ impl Script {
 
     /// Keeps the first `count` steps.
     fn keep(&mut self, count: usize) {
+        // Usage is told before `[DONE]` and nowhere else.
+        if self.steps.iter().skip(count).any(|step| step.kind != Kind::Done) {
+            self.usage = None;
+        }
         self.steps.truncate(count);
         self.bytes.truncate(self.steps.iter().map(|step| step.len).sum());
         self.sized = false;
@@ -205,6 +219,7 @@ impl Script {
             let count = last.map(|at| at + 1).or(closing).unwrap_or(self.steps.len());
             self.keep(count.min(closing.unwrap_or(count)));
         } else if let Some(step) = self.steps.first_mut() {
+            self.usage = None;
             step.len /= 2;
             self.bytes.truncate(step.len);
         }

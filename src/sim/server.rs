@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::clock;
 use crate::sim::behaviour::{Behaviour, Change};
+use crate::sim::books::Page;
 use crate::sim::service::serve;
 use crate::sim::settings::Settings;
 use crate::sim::state::{Received, Shared, Stats, count};
@@ -65,6 +66,11 @@ impl Sim {
     /// The counters now.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// What was told as usage, by model, user and key.
+    pub fn books(&self) -> Vec<Page> {
+        self.shared.books().pages()
     }
 
     /// The last `last` requests as they were received, oldest first.

@@ -19,6 +19,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::clock;
 use crate::sim::behaviour::{Fault, Mode};
+use crate::sim::books::Account;
 use crate::sim::json::Object;
 use crate::sim::plan::Job;
 use crate::sim::play::{Broken, Pace, Play};
@@ -244,6 +245,8 @@ impl Hand<'_> {
             }
             _ => script.spoil(fault, |number| self.error_frame(number)),
         }
+        let user = value.get("user").and_then(Value::as_str).unwrap_or_default();
+        exchange.book(Account::new(model, user, self.key().unwrap_or_default()), script.usage);
         Ok((fault, script))
     }
 
@@ -263,14 +266,22 @@ impl Hand<'_> {
         }
     }
 
+    /// The scheme and what follows it.
+    fn authorization(&self) -> Option<(&str, &str)> {
+        let value = self.parts.headers.get(header::AUTHORIZATION)?;
+        value.to_str().ok()?.split_once(' ')
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.authorization().map(|(_, key)| key)
+    }
+
     fn check_key(&self) -> Result<(), Refusal> {
         let keys = &self.shared.settings.keys;
         if keys.is_empty() {
             return Ok(());
         }
-        let value = self.parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let key = value.and_then(|value| value.split_once(' '));
-        match key {
+        match self.authorization() {
             Some((scheme, key))
                 if scheme.eq_ignore_ascii_case("bearer") && keys.iter().any(|k| k == key) =>
             {

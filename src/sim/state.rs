@@ -14,7 +14,9 @@ use tokio::sync::watch;
 
 use crate::clock::{self, Now};
 use crate::sim::behaviour::Behaviour;
+use crate::sim::books::{Account, Books};
 use crate::sim::json::{base64, hex};
+use crate::sim::plan::Usage;
 use crate::sim::settings::Settings;
 use crate::sim::text::mix;
 
@@ -150,6 +152,8 @@ pub(super) struct Shared {
     behaviour: ArcSwap<Behaviour>,
     /// Held for a push or a copy, never across an await.
     kept: Mutex<Kept>,
+    /// Held for one entry or a copy, never across an await.
+    books: Mutex<Books>,
     sequence: AtomicU64,
     connection_sequence: AtomicU64,
     start: Now,
@@ -193,6 +197,7 @@ impl Shared {
             goaway: watch::Sender::new(0),
             behaviour: ArcSwap::default(),
             kept: Mutex::default(),
+            books: Mutex::default(),
             sequence: AtomicU64::new(0),
             connection_sequence: AtomicU64::new(1),
             start: clock::now(),
@@ -309,7 +314,13 @@ impl Shared {
             counter.store(0, Ordering::Relaxed);
         }
         *self.kept() = Kept::default();
+        *self.books() = Books::default();
         self.set_behaviour(Behaviour::default());
+    }
+
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+        // Each entry is one sum: a panic in the middle leaves nothing half done worth stopping for.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -325,6 +336,8 @@ pub(super) struct Exchange {
     shared: Arc<Shared>,
     pub(super) id: String,
     pub(super) model: String,
+    /// Where the answer is booked, and the usage that it tells.
+    booked: Option<(Account, Option<Usage>)>,
     tokens_sent: u64,
     streaming: bool,
     ended: bool,
@@ -337,6 +350,7 @@ impl Exchange {
             shared,
             id,
             model: String::new(),
+            booked: None,
             tokens_sent: 0,
             streaming: false,
             ended: false,
@@ -353,6 +367,12 @@ impl Exchange {
         count(&self.shared.counters.streams_open);
     }
 
+    /// An answer that tells `usage` begins.
+    pub(super) fn book(&mut self, account: Account, usage: Option<Usage>) {
+        self.shared.books().begin(&account, usage);
+        self.booked = Some((account, usage));
+    }
+
     /// Notes output tokens handed to the connection.
     pub(super) fn sent(&mut self, tokens: u32) {
         self.tokens_sent += u64::from(tokens);
@@ -362,6 +382,9 @@ impl Exchange {
     pub(super) fn complete(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             count(&self.shared.counters.completed);
+            if let Some((account, usage)) = &self.booked {
+                self.shared.books().complete(account, *usage);
+            }
             self.release();
         }
     }
@@ -386,6 +409,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if self.ended {
             return;
+        }
+        if let Some((account, _)) = &self.booked {
+            self.shared.books().cut(account, self.tokens_sent);
         }
         let cancel = Cancel {
             id: std::mem::take(&mut self.id),

@@ -21,6 +21,8 @@ pub const VERSION: u8 = 2;
 pub(super) const RECORD_BYTES_MAX: usize = 8192;
 
 const FRAME_BYTES: usize = 8;
+/// Every frame begins at a multiple of this, counted from the first.
+pub(super) const ALIGNMENT: usize = 4;
 const KIND_OPEN: u8 = 1;
 const KIND_SETTLE: u8 = 2;
 /// Larger counts of one request are lies; this bounds a counter to five bytes.
@@ -79,7 +81,7 @@ const _: () = assert!(
 );
 
 const fn align(bytes: usize) -> usize {
-    bytes.next_multiple_of(4)
+    bytes.next_multiple_of(ALIGNMENT)
 }
 
 /// Writes the frame of `open` into `out`, all but its length. Gives the length field's value and

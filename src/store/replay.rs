@@ -120,8 +120,9 @@ fn take_in(
     if let Tail::Newer(version) = tail {
         return Err(newer(u16::from(version)));
     }
-    if matches!(tail, Tail::Clean) && bytes.len() < made_bytes {
-        tail = Tail::Damaged(made_bytes - bytes.len());
+    // Segments are made in full: no sudden end of the process makes one shorter.
+    if bytes.len() < made_bytes && !matches!(tail, Tail::Damaged(_)) {
+        tail = Tail::Damaged(made_bytes - from - sound_bytes);
     }
     if records > 0 {
         report.records += records;
@@ -138,9 +139,9 @@ fn take_in(
 pub(super) enum Tail {
     /// Nothing but zeros follows.
     Clean,
-    /// Fewer bytes than one record's could not be read.
+    /// Fewer bytes than one record's could not be read, and no record follows.
     Torn(usize),
-    /// More than that: whole records may be lost.
+    /// Whole records are lost, or may be.
     Damaged(usize),
     /// A sound record that only a later version of this program can read.
     Newer(u8),
@@ -162,9 +163,18 @@ pub(super) fn walk(bytes: &[u8], mut visit: impl FnMut(usize)) -> Tail {
     }
     match bytes[at..].iter().rposition(|&byte| byte != 0) {
         None => Tail::Clean,
-        Some(last) if last < RECORD_BYTES_MAX => Tail::Torn(last + 1),
+        Some(last) if last < RECORD_BYTES_MAX && !holds_record(&bytes[at..]) => {
+            Tail::Torn(last + 1)
+        }
         Some(last) => Tail::Damaged(last + 1),
     }
+}
+
+/// Whether a sound record begins anywhere in `bytes`: what is torn is the last that was written, so
+/// that bytes before a sound record were changed later.
+fn holds_record(bytes: &[u8]) -> bool {
+    let starts = (0..bytes.len().min(RECORD_BYTES_MAX)).step_by(frame::ALIGNMENT);
+    starts.skip(1).any(|at| matches!(frame::decode(&bytes[at..]), Ok(_) | Err(Stop::Newer(_))))
 }
 
 fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {

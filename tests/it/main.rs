@@ -5,9 +5,12 @@
 mod admin_api;
 mod admin_effects;
 mod body;
+mod books;
+mod budgets;
 mod cancel;
 mod classes;
 mod commands;
+mod crash;
 mod drain;
 mod endpoints;
 mod failover;
@@ -15,6 +18,8 @@ mod fidelity;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod framing;
+#[path = "support/governed.rs"]
+mod governed;
 mod guide;
 mod h2_abuse;
 #[path = "support/h2raw.rs"]
@@ -22,8 +27,14 @@ mod h2raw;
 mod import;
 mod keys;
 mod leaks;
+#[path = "support/ledger.rs"]
+mod ledger;
+mod limits;
+mod outage;
 mod policies;
+mod recorded;
 mod reload;
+mod restart;
 mod sdk;
 mod seeing;
 mod slow;

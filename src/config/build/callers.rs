@@ -114,7 +114,7 @@ fn limits(node: &Node) -> Option<Arc<LimitSet>> {
         models.map(|(alias, node)| (alias.clone(), limits_of(node))).collect();
     // The revision is for whoever puts it in force: here it would make equal files differ.
     let set = LimitSet { all: limits_of(node), models, revision: 0 };
-    Some(Arc::new(set)).filter(|set| !set.is_empty())
+    Some(Arc::new(set)).filter(|set| !set.says_nothing())
 }
 
 fn limits_of(node: &Node) -> Limits {

@@ -1,7 +1,6 @@
 //! Keys: what their holders may do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -110,7 +109,7 @@ impl Key {
             blocked: row.status == Status::Blocked,
             tags: shared.names(&self.tags),
             limits: limits
-                .map(|limits| Arc::new(LimitSet { revision: row.revision, ..limits.clone() })),
+                .map(|limits| shared.limits(LimitSet { revision: row.revision, ..limits.clone() })),
             metadata,
         }
     }

@@ -242,3 +242,53 @@ async fn garbage_is_refused_and_shutdown_closes_everything() {
     assert!(matches!(end, Ok(0) | Err(_)));
     assert!(TcpStream::connect(addr).await.is_err());
 }
+
+#[tokio::test]
+async fn the_books_add_up_to_what_was_told_as_usage() {
+    let sim = started(quick()).await;
+    let mut told = Told::default();
+    for (model, stream, asks) in [
+        ("a-sim-cached", false, false),
+        ("a-sim-cached", true, true),
+        // Not asked for, or not given: answers without usage.
+        ("a-sim-cached", true, false),
+        ("sim-no-usage", false, false),
+        ("sim-cut", true, true),
+    ] {
+        let mut body = chat(model, stream);
+        body["user"] = "ada".into();
+        if asks {
+            body["stream_options"] = json!({"include_usage": true});
+        }
+        let asked = request(Method::POST, "/v1/chat/completions", body.to_string());
+        let answer = call(&sim, asked).await.ok();
+        let Some(answer) = answer.filter(|_| model == "a-sim-cached") else { continue };
+        told.requests += 1;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let lines = text.lines().map(|line| line.trim_start_matches("data: "));
+        let usage = lines
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find_map(|value| value.get("usage").filter(|usage| usage.is_object()).cloned());
+        if let Some(usage) = usage {
+            let number = |at: &str| usage.pointer(at).and_then(Value::as_u64).expect("a number");
+            told.reported += 1;
+            told.input += number("/prompt_tokens");
+            told.cached += number("/prompt_tokens_details/cached_tokens");
+            told.output += number("/completion_tokens");
+            told.reasoning += number("/completion_tokens_details/reasoning_tokens");
+        }
+    }
+    assert_eq!((told.requests, told.reported), (3, 2));
+    let pages = sim.books();
+    let page = |model: &str| pages.iter().find(|page| page.model == model).expect("a page");
+    assert_eq!((page("a-sim-cached").completed, page("a-sim-cached").begun), (told, told));
+    assert_eq!(page("a-sim-cached").user, "ada");
+    let silent = page("sim-no-usage").completed;
+    assert_eq!((silent.requests, silent.reported, silent.output), (1, 0, 0));
+    let cut = page("sim-cut");
+    assert_eq!((cut.begun.requests, cut.begun.reported, cut.completed.requests), (1, 0, 0));
+    let over_http = call(&sim, request(Method::GET, "/sim/books", "")).await.expect("an answer");
+    assert_eq!(over_http.json()["data"], serde_json::to_value(&pages).expect("JSON"));
+    sim.reset();
+    assert!(sim.books().is_empty());
+}

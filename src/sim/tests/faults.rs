@@ -28,6 +28,10 @@ async fn a_caller_who_leaves_in_mid_stream_is_noticed_on_both_protocols() {
         stats.cancels.iter().all(|cancel| cancel.tokens_sent > 0 && cancel.tokens_sent < 10_000)
     );
     assert!(stats.last_cancel_unix_ms > 1_600_000_000_000);
+    for (page, cancel) in sim.books().iter().zip(&stats.cancels) {
+        let cut = Cut { requests: 1, output: cancel.tokens_sent };
+        assert_eq!((page.cut, page.begun.requests, page.completed), (cut, 1, Told::default()));
+    }
 }
 
 #[tokio::test]

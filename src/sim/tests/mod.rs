@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::sim::{Change, Distribution, Lengths, Settings, Sim, start};
+use crate::sim::{Change, Cut, Distribution, Lengths, Settings, Sim, Told, start};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

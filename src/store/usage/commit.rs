@@ -343,7 +343,7 @@ impl Writer {
         Ok(())
     }
 
-    /// How many rows by label a day has.
+    /// How many rows by label a day has, those of all that is tagged aside.
     fn label_rows_of<'a>(
         &self,
         day_ms: u64,
@@ -353,8 +353,8 @@ impl Writer {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let rows: i64 = self.connection.query_row(
-                    "SELECT count(*) FROM usage_label WHERE start_ms = ?1",
-                    [day_ms as i64],
+                    "SELECT count(*) FROM usage_label WHERE start_ms = ?1 AND kind <> ?2",
+                    params![day_ms as i64, TAGGED],
                     |row| row.get(0),
                 )?;
                 Ok(entry.insert(rows as u64))

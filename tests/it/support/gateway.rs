@@ -134,7 +134,7 @@ impl Setup {
         format!(
             "[server]\nlisten = [{listen}]\nworkers = {workers}\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{ADMIN_TOKEN}\"\n\
-             [store]\npath = \"{store}\"\njournal = \"4MiB\"\n\
+             [store]\npath = \"{store}\"\njournal = \"4MiB\"\nflush = \"100ms\"\n\
              [log]\naccess = \"{access}\"\nlevel = \"error\"\n\
              [[provider]]\nname = \"up\"\nbase_url = \"{upstream}\"\n{key}{pool}{provider}\n\
              {models}\n{keys}\n{more}"
