@@ -60,7 +60,9 @@ async fn respond(
         return Err(Fault::new(401, "unauthorized", "this call needs a token"));
     };
     if !call.gate.lets_in(&caller) {
-        return Err(forbidden(call));
+        let (fault, reason) = forbidden(call);
+        control.denied(caller, format!("{} {}", call.method, call.path), reason).await;
+        return Err(fault);
     }
     let id = id.map(checked_id).transpose()?;
     let query = query::read(&parts.uri, &call.query)?;
@@ -140,15 +142,18 @@ fn reply(reply: Reply) -> Response {
     }
 }
 
-fn forbidden(call: &Call) -> Fault {
+/// The refusal, and its words.
+fn forbidden(call: &Call) -> (Fault, String) {
     let message = match call.gate {
-        Gate::Unscoped => "this shows all accounts: a principal bound to one may not see it".into(),
+        Gate::Unscoped => {
+            "this shows all accounts: a principal bound to one may not see it".to_owned()
+        }
         _ => {
             let roles: Vec<&str> = call.gate.roles().iter().map(|role| role.name()).collect();
             format!("this needs the role {}", roles.join(" or "))
         }
     };
-    Fault::new(403, "forbidden", &message)
+    (Fault::new(403, "forbidden", &message), message)
 }
 
 fn checked_id(id: String) -> Result<String, Fault> {

@@ -68,6 +68,9 @@ pub trait Control: Send + Sync + 'static {
     /// The principal with this token; `None` if there is none, or it has expired. The owner's token is
     /// known to the guard and never comes here.
     fn caller(&self, token: &[u8], from: IpAddr) -> Option<Caller>;
+    /// A call was refused to this principal for want of rights, before it came here: `POST
+    /// /admin/v1/reload`, and why. Kept for whoever reads the audit log.
+    fn denied(&self, caller: Caller, attempt: String, reason: String) -> BoxFuture<()>;
     /// One operation on objects.
     fn perform(&self, caller: Caller, call: Call) -> BoxFuture<Outcome>;
     /// Sums of usage. Parameters: `from`, `to`, `group_by`, and filters.

@@ -65,6 +65,10 @@ impl Control for Fake {
         true
     }
 
+    fn denied(&self, _: Caller, _: String, _: String) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+
     fn metrics(&self) -> String {
         "up 1\n".to_owned()
     }

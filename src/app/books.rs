@@ -13,7 +13,7 @@ use crate::admit::Accounts;
 use crate::auth::Keyring;
 use crate::clock::{self, Now};
 use crate::config::{Config, StorePath};
-use crate::directory::{Changed, Directory, FileObjects, Live, Refusal};
+use crate::directory::{Caller, Changed, Directory, FileObjects, Live, Refusal};
 use crate::error::{Error, Kind, Origin};
 use crate::ident::KeyId;
 use crate::proxy::{self, BoxFuture, Pricing, Snapshot};
@@ -113,8 +113,14 @@ impl Names for Directory {
         Directory::name_of(self, kind, id)
     }
 
-    fn id_of(&self, kind: ObjectKind, text: &str) -> Option<String> {
-        Directory::id_of(self, kind, text)
+    fn id_of(
+        &self,
+        caller: &Caller,
+        kind: ObjectKind,
+        text: &str,
+        project: Option<&str>,
+    ) -> Option<String> {
+        Directory::id_of(self, caller, kind, text, project)
     }
 }
 

@@ -59,6 +59,16 @@ impl Control for Controls {
         Some(Caller { from: from.to_string(), ..caller })
     }
 
+    fn denied(&self, caller: Caller, attempt: String, reason: String) -> BoxFuture<()> {
+        let directory = self.0.books.directory.clone();
+        let noted = tokio::task::spawn_blocking(move || {
+            directory.note_denied_call(&caller, &attempt, &reason, clock::now());
+        });
+        Box::pin(async move {
+            let _ = noted.await;
+        })
+    }
+
     fn perform(&self, caller: Caller, call: Call) -> BoxFuture<Outcome> {
         let directory = self.0.books.directory.clone();
         blocking(move || directory.perform(&caller, &call, clock::now()))

@@ -25,8 +25,15 @@ const GROUPS_MAX: usize = 6;
 pub(super) trait Names {
     /// The name of an object by its id.
     fn name_of(&self, kind: ObjectKind, id: &str) -> Option<String>;
-    /// The id of an object by its id or by its name.
-    fn id_of(&self, kind: ObjectKind, text: &str) -> Option<String>;
+    /// The id of an object by its id or by its name, among what the caller sees; of a key in this
+    /// project, if one is named.
+    fn id_of(
+        &self,
+        caller: &Caller,
+        kind: ObjectKind,
+        text: &str,
+        project: Option<&str>,
+    ) -> Option<String>;
 }
 
 /// What can be reported about.
@@ -43,7 +50,7 @@ impl Reports {
     /// # Errors
     /// A filter that names nothing, or a store that does not answer.
     pub(super) fn usage(&self, caller: &Caller, query: &Parameters) -> Result<Value, Refusal> {
-        let mut filter = self.filter(query)?;
+        let mut filter = self.filter(caller, query)?;
         confine(&mut filter, caller)?;
         self.sums(filter, query)
     }
@@ -120,7 +127,7 @@ impl Reports {
     /// # Errors
     /// A filter that names nothing, or a store that does not answer.
     pub(super) fn requests(&self, caller: &Caller, query: &Parameters) -> Result<Value, Refusal> {
-        let mut filter = self.filter(query)?;
+        let mut filter = self.filter(caller, query)?;
         confine(&mut filter, caller)?;
         let limit = find(query, "limit").and_then(|text| text.parse().ok()).unwrap_or(PAGE);
         let cursor = match find(query, "cursor") {
@@ -221,13 +228,17 @@ impl Reports {
         })
     }
 
-    fn filter(&self, query: &Parameters) -> Result<Filter, Refusal> {
+    fn filter(&self, caller: &Caller, query: &Parameters) -> Result<Filter, Refusal> {
+        let project = find(query, "project");
         let id = |name: &str, kind: ObjectKind| match find(query, name) {
             None => Ok(None),
-            Some(text) => self.names.id_of(kind, text).map(Some).ok_or_else(|| {
-                let message = format!("`{name}`: there is none with this id or name");
-                Refusal::new(404, "not_found", message).of(name)
-            }),
+            // Two accounts may have a key of the same name: each finds its own.
+            Some(text) => {
+                self.names.id_of(caller, kind, text, project).map(Some).ok_or_else(|| {
+                    let message = format!("`{name}`: there is none with this id or name");
+                    Refusal::new(404, "not_found", message).of(name)
+                })
+            }
         };
         Ok(Filter {
             account: id("account", ObjectKind::Account)?,

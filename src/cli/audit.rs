@@ -174,13 +174,15 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
         let cure = "--json and --format csv are at odds: say --format json";
         return Err(Failure::new(BAD_USAGE, cure));
     }
-    if args.format == Format::Csv {
-        print(CSV_HEAD);
-    }
     let mut cursor = None;
     let mut last = None;
+    let mut is_first = true;
     loop {
         let answer = args.remote.send(&asking(args.since, cursor.take(), PAGE))?;
+        // Not before something came: a head alone would look like an empty log.
+        if std::mem::take(&mut is_first) && args.format == Format::Csv {
+            print(CSV_HEAD);
+        }
         for entry in answer["data"].as_array().into_iter().flatten() {
             // The pages must go on, or a faulty peer would keep us for ever.
             let seq = entry["seq"].as_u64();

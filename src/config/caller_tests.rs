@@ -61,7 +61,7 @@ fn limits_are_read_for_every_scope() {
 #[test]
 fn without_limits_there_are_none() {
     let config =
-        config(&format!("{HEAD}limits = {{ overrun = \"cut\", models = {{ m = {{}} }} }}\n"));
+        config(&format!("{HEAD}limits = {{ overrun = \"finish\", models = {{ m = {{}} }} }}\n"));
     assert_eq!(config.keys[0].limits, None, "nothing is limited");
     assert_eq!((&config.accounts[0].limits, &config.projects[0].limits), (&None, &None));
     assert_eq!(config.masked()["key"][0]["limits"], serde_json::Value::Null);

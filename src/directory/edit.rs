@@ -51,10 +51,7 @@ impl Act<'_> {
         let nulls = self.body.iter().filter(|(_, value)| value.is_null());
         let names: Map<String, Value> =
             nulls.map(|(name, _)| (name.clone(), Value::Null)).collect();
-        match self.kind {
-            ObjectKind::Price => Ok(()),
-            kind => Fields::of(&names, "", kinds::known(kind)).map(drop),
-        }
+        Fields::of(&names, "", kinds::known(self.kind)).map(drop)
     }
 
     /// Out of use, with what belongs to it if that is asked for.
@@ -104,11 +101,11 @@ impl Act<'_> {
     /// Back in use, as blocked as it was.
     pub(super) fn restore(&mut self) -> Result<Plan, Refusal> {
         let before = self.target()?;
+        self.nothing_else()?;
         if before.row.status != Status::Deleted {
             let message = format!("the {} `{}` is not deleted", self.kind, before.row.name);
             return Err(Refusal::conflict("not_deleted", message));
         }
-        self.nothing_else()?;
         self.owners_live(&before.row)?;
         self.check(None, &before)?;
         let plan = self.restoring(&before)?;

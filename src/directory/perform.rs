@@ -237,8 +237,13 @@ impl Directory {
         Ok(reply)
     }
 
-    /// An attempt to go beyond one's rights leaves a trace. That the store may be down must not make it
-    /// succeed or look otherwise.
+    /// Notes a call that was refused for want of rights before it came here, as `POST
+    /// /admin/v1/reload`. Blocks on the disk.
+    pub fn note_denied_call(&self, caller: &Caller, attempt: &str, reason: &str, now: Now) {
+        let attempt = json!({ "attempt": attempt, "reason": reason });
+        self.note(caller, ("process", String::new()), &attempt, now);
+    }
+
     fn note_denied(&self, caller: &Caller, call: &Call, refusal: &Refusal, now: Now) {
         let kind = kind_of(call.resource);
         let attempt = json!({
@@ -246,13 +251,20 @@ impl Directory {
             "field": refusal.field,
             "reason": refusal.message,
         });
+        let id = call.id.as_deref().map(super::fields::shortened).unwrap_or_default();
+        self.note(caller, (kind.name(), id), &attempt, now);
+    }
+
+    /// An attempt to go beyond one's rights leaves a trace. That the store may be down must not make it
+    /// succeed or look otherwise.
+    fn note(&self, caller: &Caller, (kind, id): (&str, String), attempt: &Value, now: Now) {
         let entry = AuditDraft {
             time_unix_ms: now.unix_ms,
             actor: caller.name.clone(),
             from: caller.from.clone(),
             action: "denied".to_owned(),
-            kind: kind.name().to_owned(),
-            id: call.id.as_deref().map(super::fields::shortened).unwrap_or_default(),
+            kind: kind.to_owned(),
+            id,
             name: String::new(),
             before: None,
             after: Some(attempt.to_string()),

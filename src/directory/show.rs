@@ -124,13 +124,18 @@ impl Directory {
         }
         // Fields that are not set are null, so that every object of a kind has the same.
         let set = card.stored.doc.to_map();
-        for field in known(row.kind) {
+        // But a price is those few that are set.
+        let known = if row.kind == ObjectKind::Price { &[] } else { known(row.kind) };
+        for field in known {
             map.entry(*field).or_insert(Value::Null);
         }
         if let Doc::Account(_) | Doc::Project(_) | Doc::User(_) | Doc::Key(_) = card.stored.doc {
             map.insert("limits".to_owned(), json!({}));
         }
         map.extend(set);
+        if let Doc::Price(entry) = &card.stored.doc {
+            map.insert("version".to_owned(), format!("{:016x}", entry.version).into());
+        }
         if matches!(row.kind, ObjectKind::Key | ObjectKind::Principal) {
             map.insert("prefix".to_owned(), card.stored.prefix.as_str().into());
         }

@@ -20,16 +20,26 @@ impl Directory {
 
     /// The id of an object, deleted or not, by its id or by a name that only one has. `None` if there
     /// is none, or the store does not answer.
-    pub fn id_of(&self, kind: ObjectKind, text: &str) -> Option<String> {
+    pub fn id_of(
+        &self,
+        caller: &Caller,
+        kind: ObjectKind,
+        text: &str,
+        project: Option<&str>,
+    ) -> Option<String> {
         let call = Call {
             // Only the kind is looked at.
             resource: Resource::Keys,
             verb: Verb::Show,
             id: Some(text.to_owned()),
             body: Value::Null,
-            query: Vec::new(),
+            query: project
+                .filter(|_| kind == ObjectKind::Key)
+                .map(|project| ("project".to_owned(), project.to_owned()))
+                .into_iter()
+                .collect(),
             idempotency_key: None,
         };
-        self.find(&Caller::owner(""), kind, &call).ok().map(|card| card.row.id)
+        self.find(caller, kind, &call).ok().map(|card| card.row.id)
     }
 }

@@ -17,7 +17,7 @@ const NAME_BYTES_MAX: usize = 256;
 const PARTS_MAX: usize = 16;
 
 /// The keys of an entry beside its prices.
-const KEYS: &[&str] =
+pub const KEYS: &[&str] =
     &["provider", "model", "group", "currency", "valid_from", "tiers", "long_context"];
 
 /// What is wrong with one field of an entry.

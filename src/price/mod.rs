@@ -20,6 +20,6 @@ mod list_tests;
 
 pub use book::{Book, PriceList};
 pub use entry::{Ceiling, Entry, LongContext, Tier};
-pub use json::FieldFault;
+pub use json::{FieldFault, KEYS as ENTRY_KEYS};
 pub use prices::Prices;
 pub use rates::{RateRow, Rates, convert};

@@ -199,6 +199,84 @@ fn the_last_line_tells_that_it_has_stopped() {
     eventually("it says so", || process.said().ends_with("stopped\n"));
 }
 
+/// Commands that ask a running gateway and change nothing.
+const READS: [&str; 13] = [
+    "keys list",
+    "keys show caller",
+    "accounts list",
+    "projects list",
+    "users list",
+    "prices list",
+    "rates list",
+    "principals list",
+    "usage --by key,day",
+    "requests",
+    "audit list",
+    "audit verify",
+    "status",
+];
+
+#[test]
+fn commands_that_ask_say_what_came_or_why_nothing_did() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let well = saying("well");
+    let path = dir.path().join("foretoken.toml");
+    Setup::to(well.addr).write(&path);
+    let process = Process::serve(&path);
+    let url = format!("http://{}", process.admin);
+    std::fs::remove_file(&path).expect("removed");
+    let ask = |line: &str, url: &str, token: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let mut command = at(dir.path(), &arguments);
+        run(command.env("FORETOKEN_ADMIN_URL", url).env("FORETOKEN_ADMIN_TOKEN", token))
+    };
+    let changes =
+        ["keys create k", "keys rotate k", "keys block k", "keys purge k --yes", "audit export"];
+    for line in READS.iter().chain(&changes) {
+        let (code, out, err) = ask(line, "http://127.0.0.1:9", ADMIN_TOKEN);
+        assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
+        assert!(err.contains("http://127.0.0.1:9") && err.contains("--admin"), "{line}: {err}");
+        let (code, out, err) = ask(line, &url, "not-the-token");
+        assert_eq!((code, out.as_str()), (1, ""), "{line}: {err}");
+        assert!(err.contains("it came from FORETOKEN_ADMIN_TOKEN"), "{line}: {err}");
+    }
+    for line in READS {
+        let (code, out, err) = ask(line, &url, ADMIN_TOKEN);
+        assert_eq!(code, 0, "{line}: {out}{err}");
+        let long = out.lines().find(|line| line.chars().count() > 120);
+        assert!(long.is_none(), "{line}: {long:?}");
+        let (code, out, err) = ask(&format!("{line} --json"), &url, ADMIN_TOKEN);
+        assert_eq!(code, 0, "{line}: {out}{err}");
+        let json: serde_json::Value = serde_json::from_str(&out).expect(line);
+        assert!(json.is_object(), "{line}: {out}");
+    }
+    for (line, says) in [
+        ("keys create", "say a name"),
+        ("keys create k --rpm -1", "--rpm"),
+        ("keys create k --budget 5", "100/monthly"),
+        ("keys create k --expires soon", "30d"),
+        ("keys update caller", "nothing to change"),
+        ("keys show", "NAME|ID"),
+        ("keys frobnicate", "unrecognized subcommand"),
+        ("usage --from soon", "30d"),
+        ("requests --limit 0", "1..=1000"),
+        ("audit verify --head 7", "COUNT:HASH"),
+    ] {
+        let (code, out, err) = ask(line, &url, ADMIN_TOKEN);
+        assert!(code == 2 && out.is_empty() && err.contains(says), "{line}: {code} {out}{err}");
+    }
+    for (line, says) in [
+        ("keys show none", "there is no key `none`"),
+        ("keys block caller", "configuration file"),
+        ("keys create caller", "the name is taken"),
+        ("usage --key none", "key"),
+        ("requests show none", "no record"),
+    ] {
+        let (code, out, err) = ask(line, &url, ADMIN_TOKEN);
+        assert!(code == 1 && out.is_empty() && err.contains(says), "{line}: {code} {out}{err}");
+    }
+}
+
 #[test]
 fn every_help_has_an_example() {
     let dir = tempfile::tempdir().expect("a directory");

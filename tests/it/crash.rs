@@ -51,7 +51,7 @@ fn load(addr: SocketAddr, round: usize, killed: &AtomicBool, kill: impl FnOnce()
         let mut line = Line::connect(addr, caller % 2 == 1);
         for number in 0.. {
             let mark = format!("r{round}-c{caller}-n{number}");
-            let body = ask("m", &mark, (number + caller / 2) % 2 == 0, 1 + number % 50);
+            let body = ask("m", &mark, (number + caller / 2).is_multiple_of(2), 1 + number % 50);
             mine.asked.insert(mark.clone());
             match line.complete(KEY, &body) {
                 Ok(seen) => drop(mine.seen.insert(mark, seen)),

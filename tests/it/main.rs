@@ -2,6 +2,8 @@
 //! built binary, where a process of its own is the point). One file per promise; the numbers in
 //! names are those of the list of cases in the reliability document. Shared tools: `support/`.
 
+mod admin_api;
+mod admin_effects;
 mod body;
 mod books;
 mod budgets;

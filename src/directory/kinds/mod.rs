@@ -8,6 +8,8 @@ pub(super) mod project;
 pub(super) mod rate;
 pub(super) mod user;
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, NAME_CHARS_MAX};
@@ -79,9 +81,12 @@ pub(super) fn known(kind: ObjectKind) -> &'static [&'static str] {
         ObjectKind::Key => key::FIELDS,
         ObjectKind::Rate => rate::FIELDS,
         ObjectKind::Principal => principal::FIELDS,
-        ObjectKind::Price => &[],
+        ObjectKind::Price => &PRICE_FIELDS,
     }
 }
+
+static PRICE_FIELDS: LazyLock<Vec<&str>> =
+    LazyLock::new(|| [price::ENTRY_KEYS, price::Prices::NAMES].concat());
 
 /// Reads what a caller sent, or what a merge patch made of it.
 pub(super) fn read(kind: ObjectKind, map: &Map<String, Value>) -> Result<Draft, Refusal> {
@@ -126,6 +131,7 @@ fn doc(kind: ObjectKind, fields: &Fields<'_>) -> Result<Doc, Refusal> {
 }
 
 fn price_draft(map: &Map<String, Value>) -> Result<Draft, Refusal> {
+    Fields::of(map, "", known(ObjectKind::Price))?;
     let entry = price::Entry::from_json(&Value::Object(map.clone())).map_err(|faults| {
         let fault = faults.into_iter().next();
         let (field, message) = fault.map_or_else(Default::default, |it| (it.field, it.message));
@@ -133,7 +139,15 @@ fn price_draft(map: &Map<String, Value>) -> Result<Draft, Refusal> {
             return Refusal::new(400, "invalid_type", format!("a price {message}"));
         }
         let message = format!("`{field}` {message}");
-        Refusal::value(&field, message)
+        let is_typed = |value: &Value| match field.as_str() {
+            "tiers" => value.is_object(),
+            "long_context" => value.is_array(),
+            _ => value.is_string(),
+        };
+        match map.get(&field).is_none_or(is_typed) {
+            true => Refusal::value(&field, message),
+            false => Refusal::kind(&field, message),
+        }
     })?;
     let doc = Doc::Price(Box::new(entry));
     Ok(Draft { name: price_name(&doc), account: None, project: None, user: None, doc })
