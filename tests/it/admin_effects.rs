@@ -10,7 +10,7 @@ use crate::admin_api::{Api, ask, ask_for, text};
 use crate::support::client::{encode, find};
 use crate::support::process::{Process, foretoken, run};
 use crate::support::{
-    ADMIN_TOKEN, Answer, Gateway, KEY, Raw, Setup, SimServer, UPSTREAM_KEY, chat, eventually,
+    ADMIN_TOKEN, Answer, Gateway, KEY, Raw, Setup, SimServer, UPSTREAM_KEY, WAIT, chat, eventually,
     request,
 };
 
@@ -172,7 +172,7 @@ fn case_51_sql_in_tokens_names_and_filters_is_only_text() {
 }
 
 #[test]
-fn prices_and_rates_count_from_the_next_request_on_and_are_on_its_record() {
+fn prices_and_rates_that_are_set_count_and_are_on_the_record() {
     let sim = SimServer::with(|_| {});
     let filed = "[[price]]\nprovider = \"up\"\nmodel = \"filed\"\ninput = \"3\"\noutput = \"3\"\n";
     let gateway = Setup::to(sim.addr).more(filed).start();
@@ -187,7 +187,18 @@ fn prices_and_rates_count_from_the_next_request_on_and_are_on_its_record() {
         eventually("it is booked", || owner.call("GET", &path, &Value::Null).status == 200);
         owner.get(&path)
     };
-    // In millionths of the currency's unit, exactly: tokens x price.
+    // The first record that is so: a change is in force shortly after its answer.
+    let until = |secret: &str, is: &dyn Fn(&Value) -> bool| -> Value {
+        let since = Instant::now();
+        loop {
+            let booked = record(&ask(gateway.addr, secret));
+            if is(&booked) {
+                return booked;
+            }
+            assert!(since.elapsed() < WAIT, "it does not come to count: {booked}");
+        }
+    };
+    // In units of the last digit, exactly: tokens x price.
     let pico = |value: &Value| foretoken::money::parse_amount(value.as_str().expect("money"));
     let tokens = |record: &Value| {
         let units = record["units"].as_object().expect("units").values();
@@ -199,8 +210,7 @@ fn prices_and_rates_count_from_the_next_request_on_and_are_on_its_record() {
 
     let body = json!({"provider": "up", "model": "m", "input": "7", "output": "7"});
     let price = owner.made("prices", body);
-    let priced = record(&ask(gateway.addr, KEY));
-    assert_eq!(priced["price_version"], price["version"], "{priced}");
+    let priced = until(KEY, &|booked| booked["price_version"] == price["version"]);
     assert_eq!(pico(&priced["cost"]), Ok(tokens(&priced) * 7_000_000), "{priced}");
     assert_eq!(priced["unpriced"], false);
 
@@ -208,20 +218,18 @@ fn prices_and_rates_count_from_the_next_request_on_and_are_on_its_record() {
     let dearer =
         owner.good("PATCH", &format!("/prices/{id}"), json!({"input": "9", "output": "9"}));
     assert_ne!(dearer["version"], price["version"]);
-    let second = record(&ask(gateway.addr, KEY));
-    assert_eq!(second["price_version"], dearer["version"]);
+    let second = until(KEY, &|booked| booked["price_version"] == dearer["version"]);
     assert_eq!(pico(&second["cost"]), Ok(tokens(&second) * 9_000_000));
     // The record of before stays as it was.
     assert_eq!(owner.get(&format!("/requests/{}", text(&priced, "id"))), priced);
 
     // Another currency: cost x markup x rate, and the rate is on the record.
     let rate = owner.made("rates", json!({"from": "USD", "to": "EUR", "rate": "0.5"}));
-    let exchanged = record(&ask(gateway.addr, &euro));
-    assert_eq!((&exchanged["currency"], &exchanged["fx_rate"]), (&json!("EUR"), &json!("0.5")));
+    let exchanged = until(&euro, &|booked| booked["fx_rate"] == "0.5");
+    assert_eq!(exchanged["currency"], "EUR");
     assert_eq!(pico(&exchanged["charge"]), Ok(tokens(&exchanged) * 9_000_000), "{exchanged}");
     owner.good("PATCH", &format!("/rates/{}", text(&rate, "id")), json!({"rate": "0.25"}));
-    let exchanged = record(&ask(gateway.addr, &euro));
-    assert_eq!(exchanged["fx_rate"], "0.25");
+    let exchanged = until(&euro, &|booked| booked["fx_rate"] == "0.25");
     assert_eq!(pico(&exchanged["charge"]), Ok(tokens(&exchanged) * 4_500_000), "{exchanged}");
 
     // What the file says goes before.
@@ -232,7 +240,7 @@ fn prices_and_rates_count_from_the_next_request_on_and_are_on_its_record() {
     assert_eq!(pico(&of_file["cost"]), Ok(tokens(&of_file) * 3_000_000), "{of_file}");
     // A price that is deleted counts no more.
     owner.good("DELETE", &format!("/prices/{id}"), Value::Null);
-    assert_eq!(record(&ask(gateway.addr, KEY))["cost"], "0");
+    until(KEY, &|booked| booked["price_version"].is_null() && booked["cost"] == "0");
 }
 
 /// A started binary with its store in `dir`, which says much in its log.

@@ -268,7 +268,7 @@ fn commands_that_ask_say_what_came_or_why_nothing_did() {
     for (line, says) in [
         ("keys show none", "there is no key `none`"),
         ("keys block caller", "configuration file"),
-        ("keys create caller", "the name is taken"),
+        ("keys create caller", "choose another"),
         ("usage --key none", "key"),
         ("requests show none", "no record"),
     ] {
