@@ -136,6 +136,7 @@ impl Slow {
                 "allocated_bytes": stats.allocated_bytes,
                 "bound_bytes": stats.bound_bytes,
                 "refused": stats.refused,
+                "dropped": self.shared.registry.unrecorded_count(),
                 "lost_settles": stats.lost_settles,
                 "commit_failures": stats.commit_failures,
                 "sync_failed": stats.is_sync_failed,
@@ -209,7 +210,8 @@ impl Slow {
         if let Some(read) = self.journal.load().as_ref() {
             let stats = read();
             gauges.journal(stats.pending_bytes);
-            gauges.store(stats.flush_lag_ms, stats.commit_failures, stats.refused);
+            let dropped = self.shared.registry.unrecorded_count();
+            gauges.store(stats.flush_lag_ms, stats.commit_failures, stats.refused, dropped);
         }
         for (currency, amounts) in self.shared.counters.amounts() {
             let text = |pico: u128| format_pico(i128::try_from(pico).unwrap_or(i128::MAX));

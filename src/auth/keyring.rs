@@ -301,6 +301,12 @@ impl Keyring {
         !file.digests.contains(digest) && self.take(digest).is_some()
     }
 
+    /// When a secret was last used, in milliseconds since 1970.
+    pub fn last_used(&self, digest: &Digest) -> Option<u64> {
+        let used = self.find(digest)?.used_unix_s.load(Ordering::Relaxed);
+        (used > 0).then(|| u64::from(used) * 1000)
+    }
+
     /// Gives every key, in no order; one with two secrets twice. `each` must not call the ring.
     pub fn each(&self, mut each: impl FnMut(&Grant)) {
         for shard in self.shards.iter() {

@@ -127,6 +127,12 @@ impl Filed {
         self.cards.get(&(kind, id.to_owned()))
     }
 
+    /// The digest of the secret of one of the file's keys.
+    pub fn digest_of(&self, key: &str) -> Option<Digest> {
+        let of_key = |(_, grant): &&(Digest, Grant)| grant.key_id.as_str() == key;
+        self.objects.keys.iter().find(of_key).map(|(digest, _)| *digest)
+    }
+
     /// All of one kind, by name.
     pub fn all(&self, kind: ObjectKind) -> impl Iterator<Item = &Card> {
         let from = (kind, String::new());

@@ -53,7 +53,8 @@ fn limits(fields: &Fields<'_>) -> Result<Limits, Refusal> {
 }
 
 fn budget(fields: &Fields<'_>) -> Result<BudgetLimit, Refusal> {
-    let per = fields.required("per", 16)?;
+    // As in the file.
+    let per = fields.text("per", 16)?.unwrap_or("total");
     let period = Period::parse(per).ok_or_else(|| {
         let max = PERIOD_MAX_DAYS;
         fields.bad("per", format!("must be total, daily, weekly, monthly, or 1d to {max}d"))

@@ -93,10 +93,19 @@ impl Directory {
     fn shown_with(&self, card: &Card, names: &mut Names) -> Map<String, Value> {
         let mut map = self.plain_with(card, names);
         if card.row.kind == ObjectKind::Key {
-            let used = self.objects.last_used(&card.row.id).ok().flatten();
+            let used = self.last_used(card);
             map.insert("last_used_at".to_owned(), used.map(rfc3339).into());
         }
         map
+    }
+
+    /// When a key was last used: noted in the store now and then, known to the keyring at once.
+    fn last_used(&self, card: &Card) -> Option<u64> {
+        let noted = self.objects.last_used(&card.row.id).ok().flatten();
+        let secrets = self.objects.secrets_of(ObjectKind::Key, &card.row.id).unwrap_or_default();
+        let filed = self.state().filed.digest_of(&card.row.id);
+        let digests = secrets.into_iter().map(|secret| secret.digest).chain(filed);
+        digests.filter_map(|digest| self.live.keyring.last_used(&digest)).chain(noted).max()
     }
 
     /// An object as the audit log keeps it: without what changes by itself.

@@ -314,7 +314,10 @@ impl<'w> Record<'w> {
         let mut entry = match self.worker.meter.open(&opening, self.now) {
             Ok(entry) => entry,
             // The operator prefers answers to books; the journal counts what is missing.
-            Err(_) if snapshot.settings.serves_unrecorded => return Ok(()),
+            Err(_) if snapshot.settings.serves_unrecorded => {
+                self.worker.shared.registry.unrecorded();
+                return Ok(());
+            }
             Err(full) => {
                 return Err(Error::new(
                     Kind::Shedding,
@@ -629,6 +632,9 @@ impl<'w> Record<'w> {
         let counted = self.served.as_ref().map(|served| served.counted).or(asked);
         let series = counted.map_or(registry.unrouted(), |counted| &counted.series);
         let units = &self.units;
+        let cache_write =
+            [units.in_cache_write_5m, units.in_cache_write_1h, units.in_cache_write_other];
+        let cache_write = cache_write.into_iter().fold(0, u64::saturating_add);
         series.shard(self.worker.index).record(&telemetry::Record {
             status: self.status,
             ttft_us: self.ttft_us.filter(|_| self.stream),
@@ -638,7 +644,8 @@ impl<'w> Record<'w> {
                 (TokenKind::InAudio, units.in_audio),
                 (TokenKind::InImage, units.in_image),
                 (TokenKind::InCacheRead, units.in_cache_read + units.in_cache_read_audio),
-                (TokenKind::InCacheWrite, units.in_cache_write_other),
+                (TokenKind::InTool, units.in_tool),
+                (TokenKind::InCacheWrite, cache_write),
                 (TokenKind::OutText, units.out_text),
                 (TokenKind::OutReasoning, units.out_reasoning),
                 (TokenKind::OutAudio, units.out_audio),

@@ -22,7 +22,7 @@ const SEGMENT_BYTES_MIN: usize = 64 << 10;
 const SEGMENT_BYTES_MAX: usize = 8 << 20;
 const PAGE_BYTES: usize = 4096;
 
-/// How long single records are kept, unless told otherwise.
+/// What is written is moved into the store so often, unless told otherwise.
 pub const FLUSH_DEFAULT: Duration = Duration::from_secs(1);
 
 /// How long the store keeps single records unless somebody says otherwise.

@@ -28,6 +28,7 @@ enum Gauge {
     FlushLag,
     CommitFailures,
     JournalRefused,
+    JournalDropped,
     Cost,
     Charge,
     Unpriced,
@@ -68,7 +69,12 @@ impl Gauge {
             Gauge::JournalRefused => [
                 "foretoken_journal_refused_total",
                 "counter",
-                "Requests for which the journal had no room.",
+                "Requests that were refused because the journal had no room.",
+            ],
+            Gauge::JournalDropped => [
+                "foretoken_journal_dropped_total",
+                "counter",
+                "Requests that were served without a record, as store.when_full allows.",
             ],
             Gauge::Cost => [
                 "foretoken_cost_total",
@@ -131,12 +137,14 @@ impl Gauges {
         self.add(Gauge::JournalBytes, &[], bytes);
     }
 
-    /// Age of the oldest record that is not in the store yet, attempts to store that failed, and
-    /// requests that the journal had no room for.
-    pub fn store(&mut self, lag_ms: u64, failures: u64, refused: u64) {
+    /// Age of the oldest record that is not in the store yet, attempts to store that failed, requests
+    /// that the journal had no room for, and those among them that were served all the same.
+    pub fn store(&mut self, lag_ms: u64, failures: u64, no_room: u64, dropped: u64) {
+        let refused = no_room.saturating_sub(dropped);
         self.add_text(Gauge::FlushLag, &[], Seconds(lag_ms.saturating_mul(1000)).to_string());
         self.add(Gauge::CommitFailures, &[], failures);
         self.add(Gauge::JournalRefused, &[], refused);
+        self.add(Gauge::JournalDropped, &[], dropped);
     }
 
     /// What requests cost and are charged since the start, as decimal texts.

@@ -288,6 +288,7 @@ pub struct Registry {
     targets: Mutex<BTreeMap<String, Arc<TargetSeries>>>,
     unpriced: AtomicU64,
     soft_budgets: AtomicU64,
+    unrecorded: AtomicU64,
 }
 
 impl Registry {
@@ -306,6 +307,7 @@ impl Registry {
             targets: Mutex::default(),
             unpriced: AtomicU64::new(0),
             soft_budgets: AtomicU64::new(0),
+            unrecorded: AtomicU64::new(0),
         })
     }
 
@@ -357,6 +359,16 @@ impl Registry {
     /// Counts a soft budget that was passed.
     pub fn soft_budget_passed(&self) {
         self.soft_budgets.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that was served although the journal had no room for its record.
+    pub fn unrecorded(&self) {
+        self.unrecorded.fetch_add(1, Relaxed);
+    }
+
+    /// Requests that were served without a record, since the start.
+    pub fn unrecorded_count(&self) -> u64 {
+        self.unrecorded.load(Relaxed)
     }
 
     /// Requests without a price, and soft budgets that were passed, since the start.
