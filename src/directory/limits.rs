@@ -53,8 +53,7 @@ fn limits(fields: &Fields<'_>) -> Result<Limits, Refusal> {
 }
 
 fn budget(fields: &Fields<'_>) -> Result<BudgetLimit, Refusal> {
-    // As in the file.
-    let per = fields.text("per", 16)?.unwrap_or("total");
+    let per = fields.required("per", 16)?;
     let period = Period::parse(per).ok_or_else(|| {
         let max = PERIOD_MAX_DAYS;
         fields.bad("per", format!("must be total, daily, weekly, monthly, or 1d to {max}d"))
