@@ -80,7 +80,9 @@ async fn path<D: Downstream>(
         _ => Endpoint::Models,
     };
     record.endpoint(endpoint);
-    authorise(grant, endpoint, record)?;
+    // What a key is and has used, it may always see.
+    let is_own = matches!(found, Found::OwnUsage | Found::OwnKey);
+    authorise(grant, Some(endpoint).filter(|_| !is_own), record)?;
     match found {
         Found::Endpoint(Endpoint::Models) => {
             reply::models(snapshot, grant, down, record).await;
@@ -251,14 +253,16 @@ fn hops(head: &RequestHead) -> Result<(), Error> {
 }
 
 /// Whether the key may be used like this.
-fn authorise(grant: &Grant, endpoint: Endpoint, record: &Record<'_>) -> Result<(), Error> {
+fn authorise(grant: &Grant, endpoint: Option<Endpoint>, record: &Record<'_>) -> Result<(), Error> {
     if !grant.allows_address(record.client()) {
         return Err(Error::downstream(
             Kind::AddressNotAllowed,
             "this API key may not be used from this address",
         ));
     }
-    if !grant.allows_endpoint(endpoint.name()) {
+    if let Some(endpoint) = endpoint
+        && !grant.allows_endpoint(endpoint.name())
+    {
         return Err(Error::downstream(
             Kind::EndpointNotAllowed,
             format!("this API key may not call {}", endpoint.name()),

@@ -221,6 +221,11 @@ fn keys_are_held_to_models_endpoints_networks_and_dates() {
     let embed = || "{\"model\":\"m\",\"input\":\"x\"}".to_owned();
     ask("sk-endpoints", CHAT, chat("m", false, "x")).expect_error(403, "endpoint_not_allowed");
     assert_eq!(ask("sk-endpoints", "/v1/embeddings", embed()).status, 200);
+    for path in ["/v1/key", "/v1/usage"] {
+        let bearer = [("authorization", "Bearer sk-endpoints")];
+        let own = request(gateway.addr, "GET", path, &bearer, b"");
+        assert_eq!(own.status, 200, "{path}: what it is and has used, a key may always see");
+    }
     ask("sk-elsewhere", CHAT, chat("m", false, "x")).expect_error(403, "address_not_allowed");
     assert_eq!(ask("sk-here", CHAT, chat("m", false, "x")).status, 200);
     // Nobody is believed what they say of their address.
