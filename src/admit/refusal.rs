@@ -81,7 +81,7 @@ impl fmt::Display for Refusal {
                     true => write!(f, "is less than the {asked} that this request may need; ")?,
                     false => write!(f, "has {left} left of the {asked} this request may need; ")?,
                 }
-                self.cure(f, "ask for fewer tokens or have the limit raised")
+                self.cure(f, "ask for fewer tokens (max_tokens) or have the limit raised")
             }
             LimitKind::Parallel => {
                 write!(f, "limit of {amount} requests at the same time{model} is reached; ")?;
@@ -94,7 +94,7 @@ impl fmt::Display for Refusal {
                 let (amount, left, asked) = (money(*amount), money(left), money(*asked));
                 write!(f, "{} of {amount}{model} has {left} left", Name(*period))?;
                 write!(f, " of the {asked} that this request may cost; ")?;
-                self.cure(f, "have the budget raised")
+                self.cure(f, "ask for fewer tokens (max_tokens) or have the budget raised")
             }
             LimitKind::Balance => {
                 let (left, asked) = (money(left), money(*asked));
@@ -206,7 +206,7 @@ mod tests {
             (
                 refusal(User, TokensPerDay, [1000, 0, 5000], None),
                 "the user's limit of 1000 tokens per day is less than the 5000 that this request \
-                 may need; ask for fewer tokens or have the limit raised",
+                 may need; ask for fewer tokens (max_tokens) or have the limit raised",
             ),
             (
                 refusal(Key, Parallel, [5, 5, 1], Some(1000)),
@@ -226,7 +226,7 @@ mod tests {
             (
                 refusal(Key, Budget(Period::Total), [PICO, PICO, 1], None),
                 "the key's total budget of 1 EUR has 0 EUR left of the 0.000000000001 EUR that this \
-                 request may cost; have the budget raised",
+                 request may cost; ask for fewer tokens (max_tokens) or have the budget raised",
             ),
             (
                 refusal(Account, Balance, [PICO, 2 * PICO, PICO], None),

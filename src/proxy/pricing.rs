@@ -118,6 +118,23 @@ impl Snapshot {
         self.pricing.rates.rate(from, to, at_unix_ms)
     }
 
+    /// The currency of a price that cannot be counted in the account's, if that is why a request has
+    /// no price.
+    pub(super) fn lacks_rate(
+        &self,
+        pick: Pick,
+        asked: &str,
+        terms: &Terms,
+        at_unix_ms: u64,
+    ) -> Option<Currency> {
+        let group = self.group_entry(pick, asked, terms, at_unix_ms);
+        let entries = [self.entry(pick, asked, at_unix_ms), group];
+        let currencies = entries.into_iter().flatten().map(|entry| entry.currency);
+        currencies
+            .into_iter()
+            .find(|&currency| self.rate(currency, terms.currency, at_unix_ms).is_none())
+    }
+
     /// Whether a candidate may not be asked because nobody knows what it costs.
     pub(super) fn is_refused(&self, pick: Pick, asked: &str, terms: &Terms, at: u64) -> bool {
         self.terms[pick.route].unpriced == Unpriced::Refuse

@@ -61,6 +61,8 @@ pub(super) struct Record<'w> {
     upstream_id: Option<Box<str>>,
     units: Units,
     entry: Option<Entry>,
+    /// It was tried to open the record.
+    was_opened: bool,
     /// Under way, and to be ended if the key is.
     place: Option<Place<'w>>,
     admitted: Option<Admitted>,
@@ -127,6 +129,7 @@ impl<'w> Record<'w> {
             upstream_id: None,
             units: Units::default(),
             entry: None,
+            was_opened: false,
             place: None,
             admitted: None,
             until_bytes: u64::MAX,
@@ -243,10 +246,15 @@ impl<'w> Record<'w> {
             false => payer.ceiling(at, find),
         };
         if snapshot.is_all_refused(plan.route, name, terms, at) {
+            let pick = Pick { route: plan.route, candidate: 0 };
+            let what = match snapshot.lacks_rate(pick, name, terms, at) {
+                Some(from) => format!("no exchange rate from {from} to {}", terms.currency),
+                None => "no price here".to_owned(),
+            };
             return Err(Error::downstream(
                 Kind::Unpriced,
                 format!(
-                    "the model `{name}` has no price here, and is not served without one; ask the operator to set it"
+                    "the model `{name}` has {what}, and is not served without one; ask the operator to set it"
                 ),
             )
             .param("model"));
@@ -283,6 +291,7 @@ impl<'w> Record<'w> {
     /// # Errors
     /// A journal that is full.
     pub(super) fn open(&mut self, parts: &OpeningParts<'_>) -> Result<(), Error> {
+        self.was_opened = true;
         let OpeningParts { plan, grant, end_user, tags } = *parts;
         let snapshot = self.snapshot;
         let route = snapshot.table.route(plan.route);
@@ -506,13 +515,17 @@ impl<'w> Record<'w> {
         entry.settle(End { status: self.status, error, state }, now)
     }
 
+    /// The name by which prices are found where a target takes whatever was asked for.
+    fn priced_name(&self) -> &str {
+        self.renamed.as_ref().unwrap_or(&self.model).as_str()
+    }
+
     /// What the answer costs.
     fn bill_of(&self, answer: &Answer, units: &meter::Units) -> Bill {
         let (Some(served), Some(terms)) = (&self.served, &self.terms) else {
             return Bill::default();
         };
-        let name = self.renamed.as_ref().unwrap_or(&self.model).as_str();
-        let tier = answer.service_tier();
+        let (name, tier) = (self.priced_name(), answer.service_tier());
         self.snapshot.bill(served.pick, name, terms.shared(), self.now.unix_ms, units, tier)
     }
 
@@ -523,8 +536,12 @@ impl<'w> Record<'w> {
         for alert in alerts.iter().flat_map(|alerts| &alerts.passed) {
             self.worker.tell_passed(alert, key);
         }
-        if unpriced {
-            self.worker.tell_unpriced(self.model.as_str(), key);
+        if let (true, Some(served), Some(terms)) = (unpriced, &self.served, &self.terms) {
+            let (name, at) = (self.priced_name(), self.now.unix_ms);
+            let terms = terms.shared();
+            let rate = self.snapshot.lacks_rate(served.pick, name, terms, at);
+            let rate = rate.map(|from| (from, terms.currency));
+            self.worker.tell_unpriced(self.model.as_str(), key, rate);
         }
     }
 
@@ -579,7 +596,40 @@ impl<'w> Record<'w> {
                 | Kind::KeyDisabled
         );
         let is_known = self.sent_at.is_none() || !vague || error.unprocessed;
+        if !self.was_opened {
+            self.open_refused();
+        }
         self.end_without_answer(error.kind, is_known);
+    }
+
+    /// Opens the record of a request that was refused before its limits were asked: whoever looks for
+    /// the use of a blocked key must find it. So many a second and no more, because such a caller is
+    /// held by no limit.
+    fn open_refused(&mut self) {
+        let (Some(held), Some(endpoint)) = (self.held.clone(), self.endpoint) else { return };
+        if !self.worker.may_record_refusal(self.now.instant) {
+            return;
+        }
+        let grant = held.grant();
+        let opening = Opening {
+            id: self.id,
+            key: &grant.key_id,
+            account: &grant.account,
+            project: &grant.project,
+            user: grant.user.as_deref().unwrap_or(""),
+            end_user: "",
+            tags: "",
+            client: self.client,
+            endpoint: endpoint.name(),
+            model: &self.model.clone(),
+            is_stream: self.stream,
+            currency: self.worker.account(grant).shared().terms().currency,
+            reserved_tokens: 0,
+            reserved_cost_pico: 0,
+            candidates: &[],
+            room: self.snapshot.room,
+        };
+        self.entry = self.worker.meter.open(&opening, self.now).ok();
     }
 
     /// Books a request of which the caller got nothing. What was reserved comes back, unless it is

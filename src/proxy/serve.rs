@@ -73,13 +73,13 @@ async fn path<D: Downstream>(
     let held = authenticate(worker, head, now)?;
     record.key(held.clone());
     let grant = held.grant();
-    usable(grant, now)?;
-    hops(head)?;
     let endpoint = match found {
         Found::Endpoint(endpoint) => endpoint,
         _ => Endpoint::Models,
     };
     record.endpoint(endpoint);
+    usable(grant, now)?;
+    hops(head)?;
     // What a key is and has used, it may always see.
     let is_own = matches!(found, Found::OwnUsage | Found::OwnKey);
     authorise(grant, Some(endpoint).filter(|_| !is_own), record)?;

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::ident::RequestId;
 use crate::ident::{AccountId, Alias, KeyId};
 use crate::meter::{Counters, Meter};
-use crate::money::format_pico;
+use crate::money::{Currency, format_pico};
 use crate::price::Ceiling;
 use crate::proxy::ending::Running;
 use crate::proxy::snapshot::{Provider, Snapshot};
@@ -60,6 +60,9 @@ pub type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'stati
 
 /// How often failures of upstreams are told in the process log.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Requests that were refused before their limits were asked and are recorded, a second.
+const REFUSALS_PER_SECOND: u32 = 100;
 
 /// Pairs of key and route that a worker remembers the payer of.
 const PAYERS_MAX: usize = 4096;
@@ -205,6 +208,8 @@ pub struct Worker {
     told: Cell<Option<Instant>>,
     untold: Cell<u64>,
     told_unpriced: Cell<Option<Instant>>,
+    /// Since when, and how many refusals were recorded since.
+    refusals: Cell<Option<(Instant, u32)>>,
     /// Header lists and output that are used within one poll.
     pub(super) headers: RefCell<Headers>,
     pub(super) out: RefCell<Vec<u8>>,
@@ -234,6 +239,7 @@ impl Worker {
             told: Cell::default(),
             untold: Cell::default(),
             told_unpriced: Cell::default(),
+            refusals: Cell::default(),
             headers: RefCell::default(),
             out: RefCell::default(),
             shared,
@@ -330,12 +336,22 @@ impl Worker {
 
     /// Tells the operator of models without a price: once a second at most, because each of their
     /// requests is one.
-    pub(super) fn tell_unpriced(&self, model: &str, key: &str) {
+    pub(super) fn tell_unpriced(&self, model: &str, key: &str, rate: Option<(Currency, Currency)>) {
         self.shared.registry.unpriced();
         let now = clock::instant();
-        if self.told_unpriced.get().is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
-            self.told_unpriced.set(Some(now));
-            tracing::warn!(%model, %key, "a model without a price was used: its requests cost nothing; set a [[price]], or unpriced = \"refuse\"");
+        if self.told_unpriced.get().is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            return;
+        }
+        self.told_unpriced.set(Some(now));
+        match rate {
+            Some((from, to)) => tracing::warn!(
+                %model, %key, %from, %to,
+                "the price of a model cannot be counted in the account's currency: its requests cost nothing; set a [[rate]], or `foretoken rates create`"
+            ),
+            None => tracing::warn!(
+                %model, %key,
+                "a model without a price was used: its requests cost nothing; set a [[price]], or unpriced = \"refuse\""
+            ),
         }
     }
 
@@ -344,6 +360,18 @@ impl Worker {
         let mut rng = self.rng.borrow_mut();
         let random = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
         RequestId::new(now.unix_ms, random)
+    }
+
+    /// Whether one more refusal may be recorded in this second.
+    pub(super) fn may_record_refusal(&self, now: Instant) -> bool {
+        let (since, count) = match self.refusals.get() {
+            Some((since, count)) if now.saturating_duration_since(since) < TELL_EVERY => {
+                (since, count)
+            }
+            _ => (now, 0),
+        };
+        self.refusals.set(Some((since, count.saturating_add(1))));
+        count < REFUSALS_PER_SECOND
     }
 
     /// Wakes the requests whose key was blocked at once, so that they end.

@@ -62,7 +62,7 @@ fn a_budget_reserves_at_admission_and_settles_to_the_real_price() {
     assert_eq!(
         message,
         "the key's total budget of 0.000233 USD has 0.000013 USD left of the 0.00022 USD that this \
-         request may cost; have the budget raised"
+         request may cost; ask for fewer tokens (max_tokens) or have the budget raised"
     );
     assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), (None, None));
     upstream.open(1);

@@ -12,7 +12,7 @@ use crate::governed::{
     sized, stop, tokens, under_way, usage, using,
 };
 use crate::support::client::encode;
-use crate::support::upstream::{answer, delta, json as whole};
+use crate::support::upstream::{answer, completion, delta, json as whole};
 use crate::support::{
     Answer, Gateway, H2, KEY, Raw, Scripted, Setup, WAIT, chat, eventually, request,
 };
@@ -520,5 +520,30 @@ fn case_25_missing_or_absurd_usage_is_estimated_and_flagged() {
             let sums = gateway.admin("GET", "/admin/v1/usage").json();
             assert_eq!(sums["data"][0]["estimated"], 1, "{sums}");
         }
+    }
+}
+
+/// Whoever asks who still uses a blocked key must find it.
+#[test]
+fn what_is_refused_before_its_limits_are_asked_is_recorded_too() {
+    let upstream = Scripted::answering(|_| whole(200, &completion("fine")));
+    let keys = format!(
+        "[[key]]\nname = \"caller\"\nsecret = \"{KEY}\"\n\
+         [[key]]\nname = \"old\"\nsecret = \"sk-old-0123456789abcdef\"\n\
+         expires_at = \"2020-01-31T00:00:00Z\"\n\
+         [[key]]\nname = \"few\"\nsecret = \"sk-few-0123456789abcdef\"\nmodels = [\"gpt-*\"]\n"
+    );
+    let gateway = Setup::to(upstream.addr).keys(&keys).start();
+    for (key, name, status, code) in [
+        ("sk-old-0123456789abcdef", "old", 403, "key_disabled"),
+        ("sk-few-0123456789abcdef", "few", 403, "model_not_allowed"),
+    ] {
+        let answer = ask(gateway.addr, key, chat("m", false, "x"));
+        answer.expect_error(status, code);
+        let record = record_of(&gateway, &answer);
+        assert_eq!(record["key"]["name"], name, "{record}");
+        assert_eq!((&record["status"], &record["error"]), (&status.into(), &code.into()));
+        assert_eq!((&record["state"], &record["cost"]), (&"settled".into(), &"0".into()));
+        assert_eq!(record["attempts"].as_array().map(Vec::len), Some(0));
     }
 }
