@@ -28,6 +28,7 @@ fn scopes(cell: &Arc<AccountCell>, key: &str) -> Scopes {
         user: Some("somebody".into()),
         key: key.into(),
         model: Some(MODEL.into()),
+        asked: None,
     };
     cell.scopes(names, None)
 }

@@ -229,8 +229,7 @@ impl Books {
         self.learn(&key, key_limits);
         let mut slots = Slots::default();
         slots.push(ACCOUNT as u32);
-        let model = names.model.as_ref().map(|model| &model.0);
-        self.find_model(&mut slots, &Scope::all(ScopeKind::Account, ""), model);
+        self.find_model(&mut slots, &Scope::all(ScopeKind::Account, ""), names);
         for scope in names.scopes() {
             let set = self.sets.get(&scope);
             let is_limited = set.is_some_and(|set| !set.all.is_empty());
@@ -241,16 +240,20 @@ impl Books {
                 let at = self.place(scope.clone());
                 slots.push(at);
             }
-            self.find_model(&mut slots, &scope, model);
+            self.find_model(&mut slots, &scope, names);
         }
         slots
     }
 
-    fn find_model(&mut self, slots: &mut Slots, scope: &Scope, model: Option<&Arc<str>>) {
+    fn find_model(&mut self, slots: &mut Slots, scope: &Scope, names: &ScopeNames) {
         // A model is only told apart where there is a limit on it: callers can invent models, and
         // each would take memory.
-        let Some((set, model)) = self.sets.get(scope).zip(model) else { return };
-        if set.models.get(&**model).is_some_and(|limits| !limits.is_empty()) {
+        let Some(set) = self.sets.get(scope) else { return };
+        let alias = names.model.as_ref().map(|alias| &alias.0);
+        let is_limited =
+            |model: &&Arc<str>| set.models.get(&***model).is_some_and(|limits| !limits.is_empty());
+        let found = names.asked.as_ref().filter(is_limited).or(alias.filter(is_limited));
+        if let Some(model) = found {
             let at = self.place(scope.of_model(model));
             slots.push(at);
         }

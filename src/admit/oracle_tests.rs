@@ -157,6 +157,7 @@ impl World {
                     user: user.map(Arc::from),
                     key: (*key).into(),
                     model: Some(model.into()),
+                    asked: None,
                 };
                 cell.scopes(names, at.map(|at| &sets[at]))
             })

@@ -66,8 +66,11 @@ pub struct ScopeNames {
     pub project: ProjectId,
     pub user: Option<Arc<str>>,
     pub key: KeyId,
-    /// The model that is asked for.
+    /// The alias that serves the request.
     pub model: Option<Alias>,
+    /// The name that was asked for, where it is another: limits on that very name go before those on
+    /// the alias.
+    pub asked: Option<Arc<str>>,
 }
 
 impl ScopeNames {

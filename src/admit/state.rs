@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::books::Books;
 use super::budget::Budget;
 use super::cell::AccountCell;
-use super::scope::{Scope, ScopeKind};
+use super::scope::{Scope, ScopeKind, ScopeNames};
 use super::slot::{At, Slot};
 use super::terms::LANES;
 use super::window::Window;
@@ -94,6 +94,29 @@ impl AccountCell {
             state.models.push((model.clone(), books.figures(&one, &known, at)));
         }
         state
+    }
+
+    /// Whether one of the scopes has limits for a model of this very name.
+    pub fn limits_model(
+        &self,
+        names: &ScopeNames,
+        key_limits: Option<&Arc<LimitSet>>,
+        model: &str,
+    ) -> bool {
+        let has = |set: &Arc<LimitSet>| set.models.contains_key(model);
+        if key_limits.is_some_and(has) {
+            return true;
+        }
+        let books = self.books();
+        let owners = [
+            (ScopeKind::Account, ""),
+            (ScopeKind::Project, names.project.as_str()),
+            (ScopeKind::User, names.user.as_deref().unwrap_or("")),
+            (ScopeKind::Key, names.key.as_str()),
+        ];
+        owners
+            .into_iter()
+            .any(|(kind, name)| books.sets.get(&Scope::all(kind, name)).is_some_and(has))
     }
 
     /// The scopes that have limits and are known here, with those limits: all but keys that were not

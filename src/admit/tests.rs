@@ -63,7 +63,7 @@ fn later(now: Now, ms: u64) -> Now {
 
 pub(super) fn names(key: &str) -> ScopeNames {
     let model = Some("m".into());
-    ScopeNames { project: "p".into(), user: Some("u".into()), key: key.into(), model }
+    ScopeNames { project: "p".into(), user: Some("u".into()), key: key.into(), model, asked: None }
 }
 
 pub(super) fn tokens(tokens: u64) -> Ask {

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Origin};
 use crate::ident::KeyId;
 use crate::proxy::{self, BoxFuture, Pricing, Snapshot};
 use crate::store::objects::{self, ObjectKind, Objects};
-use crate::store::{Store, StoreError};
+use crate::store::{Journal, Store, StoreError};
 
 /// Callers who ask for their usage at the same time: each reads the store.
 const OWN_REPORTS: usize = 4;
@@ -49,13 +49,18 @@ impl Books {
     pub(super) fn open(
         config: &Config,
         file: FileObjects,
-        store: Arc<dyn Store>,
+        journal: &Arc<Journal>,
         changed: impl Fn(Changed) + Send + Sync + 'static,
         now: Now,
     ) -> Result<Books, StoreError> {
+        let store = journal.store().clone();
         let objects = objects::open(database(config).as_deref())?;
         let (keyring, accounts) = (Arc::new(Keyring::new()), Arc::new(Accounts::default()));
-        let spent = SpentBefore { store: store.clone(), accounts: accounts.clone() };
+        let spent = SpentBefore {
+            store: store.clone(),
+            journal: Arc::downgrade(journal),
+            accounts: accounts.clone(),
+        };
         let live = Live {
             keyring: keyring.clone(),
             accounts: accounts.clone(),

@@ -2,7 +2,8 @@
 //! is let in.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::admit::{
     self, AccountCell, Accounts, LimitSet, Limits, Period, Scope, ScopeKind, ScopeNames,
@@ -14,7 +15,7 @@ use crate::directory::Spent;
 use crate::ident::{AccountId, Alias, KeyId, ProjectId};
 use crate::route::Table;
 use crate::store::{
-    DAY_MS, Filter, HOUR_MS, Spent as Span, SpentQuery, Store, StoreError, UsageKey,
+    DAY_MS, Filter, HOUR_MS, Journal, Spent as Span, SpentQuery, Store, StoreError, UsageKey,
 };
 
 /// A sliding minute, and a second more for the step that is running.
@@ -81,6 +82,8 @@ type Histories = HashMap<(AccountId, Scope), Vec<admit::Spent>>;
 struct OfKey {
     account: AccountId,
     names: ScopeNames,
+    /// The model that was asked for.
+    asked: Box<str>,
     spent: admit::Spent,
 }
 
@@ -110,7 +113,8 @@ pub(super) fn counters(
             histories.entry((account.clone(), scope)).or_default().push(spent);
         }
         if limited.has_keys {
-            let used = OfKey { account, names: names_of(key, alias), spent };
+            let asked = key.model.into();
+            let used = OfKey { account, names: names_of(key, alias), asked, spent };
             keys.entry(key.key.to_owned()).or_default().push(used);
         }
     })?;
@@ -132,9 +136,9 @@ pub(super) fn counters(
 /// A key has its place in the books from its first request on; its history needs one now.
 fn restore_key(key: &KeyId, set: &Arc<LimitSet>, used: Vec<OfKey>, accounts: &Accounts, now: Now) {
     let mut histories: HashMap<(AccountId, Option<Arc<str>>), Vec<admit::Spent>> = HashMap::new();
-    for OfKey { account, names, spent } in used {
-        let model = names.model.as_ref().map(|alias| alias.0.clone());
-        let model = model.filter(|alias| set.models.contains_key(&**alias));
+    for OfKey { account, names, asked, spent } in used {
+        let model = model_of(set, &asked, names.model.as_ref());
+        let names = ScopeNames { asked: Some(asked.into()), ..names };
         let _ = accounts.cell(&account).scopes(names, Some(set));
         if model.is_some() {
             histories.entry((account.clone(), model)).or_default().push(spent);
@@ -184,16 +188,23 @@ fn owners(
         let scope = Scope::all(kind, name);
         let is_prepaid = kind == ScopeKind::Account && limited.prepaid.contains(account);
         let set = limited.scopes.get(&(account.clone(), scope.clone()));
-        let is_of_model =
-            |alias: &&Alias| set.is_some_and(|set| set.models.contains_key(alias.as_str()));
-        let of_model = alias
-            .filter(is_of_model)
-            .map(|alias| Scope { model: Some(alias.0.clone()), ..scope.clone() });
+        let of_model = set
+            .and_then(|set| model_of(set, key.model, alias))
+            .map(|model| Scope { model: Some(model), ..scope.clone() });
         let is_limited = set.is_some_and(|set| !set.all.is_empty());
         scopes.extend((is_prepaid || is_limited).then_some(scope));
         scopes.extend(of_model);
     }
     scopes
+}
+
+/// The model by which a request counts: limits on the very name that was asked for go before those on
+/// the alias that served it.
+fn model_of(set: &LimitSet, asked: &str, alias: Option<&Alias>) -> Option<Arc<str>> {
+    if set.models.contains_key(asked) {
+        return Some(asked.into());
+    }
+    alias.filter(|alias| set.models.contains_key(alias.as_str())).map(|alias| alias.0.clone())
 }
 
 fn names_of(key: &UsageKey<'_>, model: Option<Alias>) -> ScopeNames {
@@ -202,6 +213,7 @@ fn names_of(key: &UsageKey<'_>, model: Option<Alias>) -> ScopeNames {
         user: (!key.user.is_empty()).then(|| key.user.into()),
         key: KeyId::from(key.key),
         model,
+        asked: None,
     }
 }
 
@@ -217,8 +229,13 @@ fn spent(span: &Span, now: Now) -> admit::Spent {
 /// What a scope had spent before it got a budget.
 pub(super) struct SpentBefore {
     pub store: Arc<dyn Store>,
+    /// What is still in there counts, too.
+    pub journal: Weak<Journal>,
     pub accounts: Arc<Accounts>,
 }
+
+/// How long an edit that needs the history waits for the journal.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// Spans of an hour as far back as the longest usual period, and of whole periods before.
 const HOURS_BACK_MS: u64 = 32 * DAY_MS;
@@ -232,6 +249,12 @@ impl Spent for SpentBefore {
         model: Option<&str>,
         from_unix_ms: u64,
     ) -> Result<Vec<admit::Spent>, StoreError> {
+        if self.journal.upgrade().is_some_and(|journal| !journal.flushed(FLUSH_WAIT)) {
+            let cause =
+                "what was used last is not in the store yet, so what was spent is not known";
+            let cause = std::io::Error::new(std::io::ErrorKind::TimedOut, cause);
+            return Err(StoreError::Io { path: "the journal".to_owned(), cause });
+        }
         let now = crate::clock::now();
         let text = |wanted: ScopeKind| (kind == wanted).then(|| name.to_owned());
         let filter = Filter {

@@ -187,7 +187,7 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     let now = clock::now();
     let mut revisions = Revisions::default();
     let file = file_objects(config, &mut revisions, 1);
-    let books = Arc::new(Books::open(config, file, journal.store().clone(), changed, now)?);
+    let books = Arc::new(Books::open(config, file, &journal, changed, now)?);
     let snapshot = builder.build(config, &books.stored(), 1)?;
     books.keep_prices(&snapshot.pricing);
     books.restore(&snapshot, now)?;

@@ -159,6 +159,7 @@ impl Directory {
             user: (!row.user.is_empty()).then(|| row.user.as_str().into()),
             key: KeyId::from(id),
             model: None,
+            asked: None,
         };
         let account = AccountId::from(row.account.as_str());
         Ok(Some(KeyScope { account, names, limits: effective_limits(&card) }))

@@ -58,10 +58,18 @@ impl Entry {
     /// entry's currency. `None`: something was used that has no price, or the cost overflows.
     /// Does not allocate.
     pub fn cost_pico(&self, units: &Units, tier: Option<&str>) -> Option<u128> {
+        self.cost_in(&self.layers_of(units, tier), units)
+    }
+
+    /// The prices that apply to a request.
+    fn layers_of(&self, units: &Units, tier: Option<&str>) -> Layers<'_> {
         let tier = tier.and_then(|name| self.tiers.iter().find(|tier| tier.name == name));
         let input_tokens = units.input_total();
         let reached = self.steps(tier).iter().filter(|step| input_tokens > step.above_tokens);
-        let layers = self.layers(tier, reached.max_by_key(|step| step.above_tokens));
+        self.layers(tier, reached.max_by_key(|step| step.above_tokens))
+    }
+
+    fn cost_in(&self, layers: &Layers<'_>, units: &Units) -> Option<u128> {
         let mut cost = u128::from(layers.pico(&[Kind::Request]).unwrap_or(0));
         for (count, line) in units.values().into_iter().zip(&LINES) {
             if count == 0 {
@@ -75,6 +83,33 @@ impl Entry {
             cost = cost.checked_add(part)?;
         }
         Some(cost)
+    }
+
+    /// As [`Entry::cost_pico`], but what has no price is left out, and it is said whether there was
+    /// such. `None` if the cost overflows. Does not allocate.
+    pub fn cost_of_priced(&self, units: &Units, tier: Option<&str>) -> Option<(u128, bool)> {
+        let mut priced = *units;
+        let (mut values, mut is_whole) = (units.values(), true);
+        let layers = self.layers_of(units, tier);
+        for (count, line) in values.iter_mut().zip(&LINES) {
+            let is_priced = layers.pico(line.chain).is_some();
+            if *count > 0 && !is_priced {
+                *count = 0;
+                is_whole = false;
+            }
+        }
+        if !is_whole {
+            priced = Units::from_values(values);
+        }
+        // The tier and the step are those of what was really used.
+        Some((self.cost_in(&layers, &priced)?, is_whole))
+    }
+
+    /// Whether tokens of these directions have a price.
+    pub fn prices_tokens(&self, input: bool, output: bool) -> bool {
+        let layers = self.layers(None, None);
+        (!input || layers.pico(&[Kind::Input]).is_some())
+            && (!output || layers.pico(&[Kind::Output]).is_some())
     }
 
     /// What a token and a request can cost at most, whichever tier serves it, however long its
@@ -163,21 +198,22 @@ impl Ceiling {
         }
     }
 
-    /// The same in another currency and with a markup, rounded up. `None` if that is too large.
-    pub fn converted(self, rate_pico: u128, markup_bps: u32) -> Option<Ceiling> {
+    /// The same in another currency and with a markup, rounded up. Stops at the largest `u64`, which
+    /// is millions for one token: what is reserved may then be too little, but never nothing.
+    pub fn converted(self, rate_pico: u128, markup_bps: u32) -> Ceiling {
         let convert = |pico: u64| {
-            let product = u128::from(pico).checked_mul(rate_pico)?;
-            let product = product.checked_mul(u128::from(markup_bps))?;
-            u64::try_from(product.div_ceil(PICO * UNCHANGED_BPS)).ok()
+            let product = u128::from(pico).saturating_mul(rate_pico);
+            let product = product.saturating_mul(u128::from(markup_bps));
+            u64::try_from(product.div_ceil(PICO * UNCHANGED_BPS)).unwrap_or(u64::MAX)
         };
-        Some(Ceiling {
-            input_pico: convert(self.input_pico)?,
-            output_pico: convert(self.output_pico)?,
-            request_pico: convert(self.request_pico)?,
-            image_pico: convert(self.image_pico)?,
-            character_pico: convert(self.character_pico)?,
-            search_unit_pico: convert(self.search_unit_pico)?,
-        })
+        Ceiling {
+            input_pico: convert(self.input_pico),
+            output_pico: convert(self.output_pico),
+            request_pico: convert(self.request_pico),
+            image_pico: convert(self.image_pico),
+            character_pico: convert(self.character_pico),
+            search_unit_pico: convert(self.search_unit_pico),
+        }
     }
 
     /// The cost at these prices. Stops at the largest `u128`, which no budget has room for.
@@ -264,6 +300,12 @@ mod tests {
     #[test]
     fn a_used_unit_without_a_price_makes_the_request_unpriced() {
         let entry = entry(json!({"input": "3", "request": "0.5"}));
+        let used = units(&[("in_text", 1), ("out_text", 1)]);
+        let input_and_request = 3_000_000 + 500_000_000_000;
+        assert_eq!(entry.cost_of_priced(&used, None), Some((input_and_request, false)));
+        let whole = entry.cost_of_priced(&units(&[("in_text", 1)]), None);
+        assert_eq!(whole, Some((input_and_request, true)));
+        assert!(entry.prices_tokens(true, false) && !entry.prices_tokens(true, true));
         assert_eq!(entry.cost_pico(&units(&[("in_text", 1), ("out_text", 1)]), None), None);
         assert_eq!(entry.cost_pico(&units(&[("in_text", 1), ("web_search", 1)]), None), None);
         assert_eq!(entry.cost_pico(&Units::default(), None), Some(500_000_000_000));

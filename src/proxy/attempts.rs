@@ -47,8 +47,7 @@ impl<'a> Ask<'a, '_> {
 
     /// Whether nobody knows what the candidate costs, and it is then not to be asked.
     fn is_refused(&self, pick: Pick) -> bool {
-        let (name, at) = (self.plan.asked_name(), self.now.unix_ms);
-        self.snapshot.is_refused(pick, name, self.terms, at)
+        self.snapshot.is_refused(pick, self.plan, self.terms, self.now.unix_ms)
     }
 
     /// How long the rest of an answer is read when its caller has left.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admit::{QueueSettings, Terms};
+use crate::dialect::Endpoint;
 use crate::meter::Units;
 use crate::money::{Currency, PICO};
 use crate::price::{Book, Ceiling, Entry, PriceList, Rates, convert};
 use crate::proxy::attempt::Pick;
+use crate::proxy::plan::Plan;
 use crate::proxy::snapshot::Snapshot;
 
 /// 100 % in basis points.
@@ -136,9 +138,20 @@ impl Snapshot {
     }
 
     /// Whether a candidate may not be asked because nobody knows what it costs.
-    pub(super) fn is_refused(&self, pick: Pick, asked: &str, terms: &Terms, at: u64) -> bool {
-        self.terms[pick.route].unpriced == Unpriced::Refuse
-            && self.ceiling_of(pick, asked, terms, at).is_none()
+    pub(super) fn is_refused(&self, pick: Pick, plan: &Plan, terms: &Terms, at: u64) -> bool {
+        if self.terms[pick.route].unpriced != Unpriced::Refuse {
+            return false;
+        }
+        let (input, output) = match plan.endpoint {
+            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses => (true, true),
+            Endpoint::Embeddings => (true, false),
+            _ => (false, false),
+        };
+        let asked = plan.asked_name();
+        let entries = [self.entry(pick, asked, at), self.group_entry(pick, asked, terms, at)];
+        let is_priced = |entry: &&Arc<Entry>| entry.prices_tokens(input, output);
+        self.ceiling_of(pick, asked, terms, at).is_none()
+            || !entries.iter().flatten().all(is_priced)
     }
 
     /// How long the rest of a candidate's answer is read when its caller has left.
@@ -153,11 +166,11 @@ impl Snapshot {
     }
 
     /// Whether no candidate of a route or of its fallbacks may be asked for want of a price.
-    pub(super) fn is_all_refused(&self, route: usize, asked: &str, terms: &Terms, at: u64) -> bool {
-        if self.terms[route].unpriced != Unpriced::Refuse {
+    pub(super) fn is_all_refused(&self, plan: &Plan, terms: &Terms, at: u64) -> bool {
+        if self.terms[plan.route].unpriced != Unpriced::Refuse {
             return false;
         }
-        self.picks(route).all(|pick| self.is_refused(pick, asked, terms, at))
+        self.picks(plan.route).all(|pick| self.is_refused(pick, plan, terms, at))
     }
 
     /// All candidates that a request to a route may come to.
@@ -179,14 +192,11 @@ impl Snapshot {
         units: &Units,
         tier: Option<&str>,
     ) -> Bill {
-        let bill = |units: &Units| self.try_bill(pick, asked, terms, at_unix_ms, units, tier);
-        if let Some(bill) = bill(units) {
-            return bill;
-        }
-        // Searches without a price do not make the tokens beside them free.
-        let tokens = Units { web_search: 0, ..*units };
-        let rest = if units.web_search > 0 { bill(&tokens) } else { None };
-        Bill { unpriced: true, ..rest.unwrap_or(Bill { fx_rate_pico: PICO, ..Bill::default() }) }
+        self.try_bill(pick, asked, terms, at_unix_ms, units, tier).unwrap_or(Bill {
+            unpriced: true,
+            fx_rate_pico: PICO,
+            ..Bill::default()
+        })
     }
 
     fn try_bill(
@@ -200,19 +210,23 @@ impl Snapshot {
     ) -> Option<Bill> {
         let entry = self.entry(pick, asked, at)?;
         let rate = self.rate(entry.currency, terms.currency, at)?;
-        let upstream = entry.cost_pico(units, tier)?;
+        // One kind without a price does not make the others free.
+        let (upstream, is_whole) = entry.cost_of_priced(units, tier)?;
         let cost_pico = convert(upstream, rate, WHOLE_BPS)?;
         let bill = Bill {
             cost_pico,
             charge_pico: convert(upstream, rate, terms.markup_bps)?,
             price_version: entry.version,
             fx_rate_pico: rate,
-            unpriced: false,
+            unpriced: !is_whole,
         };
         let Some(selling) = self.group_entry(pick, asked, terms, at) else { return Some(bill) };
         let rate = self.rate(selling.currency, terms.currency, at)?;
-        let charge_pico = convert(selling.cost_pico(units, tier)?, rate, WHOLE_BPS)?;
-        Some(Bill { charge_pico, price_version: selling.version, fx_rate_pico: rate, ..bill })
+        let (sold, is_whole) = selling.cost_of_priced(units, tier)?;
+        let charge_pico = convert(sold, rate, WHOLE_BPS)?;
+        let unpriced = bill.unpriced || !is_whole;
+        let price_version = selling.version;
+        Some(Bill { charge_pico, price_version, fx_rate_pico: rate, unpriced, ..bill })
     }
 
     /// The highest charge per unit that any candidate of the plan's route, or of its fallbacks, can
@@ -236,6 +250,6 @@ impl Snapshot {
             None => (upstream, terms.markup_bps),
         };
         let rate = self.rate(entry.currency, terms.currency, at)?;
-        entry.ceiling().converted(rate, bps)
+        Some(entry.ceiling().converted(rate, bps))
     }
 }

@@ -245,7 +245,7 @@ impl<'w> Record<'w> {
             true => find(),
             false => payer.ceiling(at, find),
         };
-        if snapshot.is_all_refused(plan.route, name, terms, at) {
+        if snapshot.is_all_refused(plan, terms, at) {
             let pick = Pick { route: plan.route, candidate: 0 };
             let what = match snapshot.lacks_rate(pick, name, terms, at) {
                 Some(from) => format!("no exchange rate from {from} to {}", terms.currency),
@@ -548,7 +548,15 @@ impl<'w> Record<'w> {
     fn units_of(&self, answer: &Answer) -> Units {
         let endpoint = self.endpoint.unwrap_or(Endpoint::ChatCompletions);
         let mut units = match answer.usage() {
-            Some(usage) => usage.units(endpoint),
+            Some(usage) => {
+                let mut units = usage.units(endpoint);
+                if usage.input.is_none() && usage.total.is_none() && usage.output.is_some() {
+                    // Half of a usage: the other half is not nothing.
+                    units.in_text = self.body_bytes.div_ceil(BYTES_PER_TOKEN);
+                    units.estimated = true;
+                }
+                units
+            }
             None => self.units_without_usage(endpoint, answer),
         };
         units.web_search = units.web_search.max(answer.web_searches());

@@ -152,7 +152,7 @@ async fn admit<D: Downstream>(
     let Entering { worker, snapshot, head, plan, held, asked } = *ask;
     let grant = held.grant();
     let route = snapshot.table.route(plan.route);
-    let payer = worker.payer(grant, &route.alias);
+    let payer = worker.payer_of(grant, &route.alias, plan.asked_name());
     let demand = record.demand(plan, &payer)?;
     let mut labels = String::new();
     let end_user = labels::end_user(head, asked);

@@ -277,8 +277,32 @@ impl Worker {
         cell.clone()
     }
 
+    /// The account that pays for a request, with the scopes that the name of its model has: limits on
+    /// that very name go before those on a pattern that it is served by.
+    pub(super) fn payer_of(&self, grant: &Grant, alias: &Alias, asked: &str) -> Rc<Payer> {
+        let payer = self.payer(grant, alias);
+        if asked == alias.as_str() {
+            return payer;
+        }
+        let names = names_of(grant, alias, Some(asked));
+        let limits = grant.limits.as_ref();
+        if !payer.cell.limits_model(&names, limits, asked) {
+            return payer;
+        }
+        // Such names are the caller's: they are not remembered.
+        let scopes = payer.cell.scopes(names, limits);
+        Rc::new(Payer {
+            _key: grant.key_id.clone(),
+            _alias: alias.clone(),
+            scopes: RefCell::new(Rc::new(scopes)),
+            terms: RefCell::new(payer.terms()),
+            ceiling: Cell::new(None),
+            cell: payer.cell.clone(),
+        })
+    }
+
     /// The account that pays for a key's use of a route.
-    pub(super) fn payer(&self, grant: &Grant, alias: &Alias) -> Rc<Payer> {
+    fn payer(&self, grant: &Grant, alias: &Alias) -> Rc<Payer> {
         let mut payers = self.payers.borrow_mut();
         // Names are told apart by where they lie: an entry keeps them, so that nothing else can
         // come to lie there, and a look-up touches no shared reference count.
@@ -289,12 +313,7 @@ impl Worker {
         }
         let payer = payers.entry(at).or_insert_with(|| {
             let cell = self.shared.accounts.cell(&grant.account);
-            let names = ScopeNames {
-                project: grant.project.clone(),
-                user: grant.user.clone(),
-                key: grant.key_id.clone(),
-                model: Some(alias.clone()),
-            };
+            let names = names_of(grant, alias, None);
             let scopes = cell.scopes(names, grant.limits.as_ref());
             Rc::new(Payer {
                 _key: grant.key_id.clone(),
@@ -382,6 +401,16 @@ impl Worker {
     /// Lends the random source.
     pub(super) fn with_rng<R>(&self, f: impl FnOnce(&mut SmallRng) -> R) -> R {
         f(&mut self.rng.borrow_mut())
+    }
+}
+
+fn names_of(grant: &Grant, alias: &Alias, asked: Option<&str>) -> ScopeNames {
+    ScopeNames {
+        asked: asked.map(Into::into),
+        project: grant.project.clone(),
+        user: grant.user.clone(),
+        key: grant.key_id.clone(),
+        model: Some(alias.clone()),
     }
 }
 

@@ -22,6 +22,9 @@ const SEGMENT_BYTES_MIN: usize = 64 << 10;
 const SEGMENT_BYTES_MAX: usize = 8 << 20;
 const PAGE_BYTES: usize = 4096;
 
+/// How often it is looked whether a flush that somebody waits for is done.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
+
 /// What is written is moved into the store so often, unless told otherwise.
 pub const FLUSH_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -183,6 +186,23 @@ impl Journal {
         // Read first: what is written after that is younger.
         let now = clock::unix_ms();
         if self.shared.is_pending() { self.store().complete_until_unix_ms() } else { now }
+    }
+
+    /// Waits until everything that was written before this call is in the store, at most `wait`.
+    /// `false`: it is not. Blocks: not for a worker.
+    pub fn flushed(&self, wait: Duration) -> bool {
+        let asked_unix_ms = clock::unix_ms();
+        let end = clock::instant() + wait;
+        loop {
+            self.shared.wake_flusher();
+            if self.complete_until_unix_ms() >= asked_unix_ms {
+                return true;
+            }
+            if clock::instant() >= end {
+                return false;
+            }
+            thread::sleep(FLUSH_LOOK);
+        }
     }
 
     /// The journal in figures.

@@ -155,7 +155,10 @@ fn what_can_never_fit_is_not_to_be_asked_again() {
         let message = refused(&answer, "tokens");
         assert!(message.contains("100 tokens per"), "{message}");
         assert!(message.contains("is less than the 101 that this request may need"), "{message}");
-        assert!(message.ends_with("ask for fewer tokens (max_tokens) or have the limit raised"), "{message}");
+        assert!(
+            message.ends_with("ask for fewer tokens (max_tokens) or have the limit raised"),
+            "{message}"
+        );
         assert_eq!(answer.header("x-should-retry"), Some("false"));
         assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), (None, None));
         // What fits is served.

@@ -16,6 +16,7 @@ impl Office {
             user: user.clone(),
             key: key_id.clone(),
             model: None,
+            asked: None,
         };
         let scopes = cell.scopes(names, limits.as_ref());
         let ask = Ask { cost_pico, cost_bound_pico: cost_pico, tokens: 10, tokens_bound: 10 };
