@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::objects::more;
 use super::remote::{Asking, RemoteArgs, help, with_query};
-use super::table::{Set, Table, cell};
+use super::table::{Set, Table, cell, printable};
 use super::{BAD_USAGE, FAILED, Failure, print};
 
 /// Entries of a page of an export.
@@ -135,7 +135,26 @@ fn list_text(answer: &Value) -> String {
             name.into_iter().find(|name| !name.is_empty()).unwrap_or_default(),
         ]);
     }
-    table.render()
+    let told = table.render();
+    let mut lines = told.lines();
+    let mut out = String::new();
+    let heads = std::iter::once(String::new());
+    for below in heads.chain(entries.iter().map(attempt)) {
+        out += lines.next().unwrap_or_default();
+        out.push('\n');
+        out += &below;
+    }
+    out
+}
+
+/// A line below its entry: what was tried in vain, and why. Nothing for what was done.
+fn attempt(entry: &Value) -> String {
+    if entry["action"] != "denied" {
+        return String::new();
+    }
+    let parts = [&entry["after"]["attempt"], &entry["after"]["reason"]].map(cell);
+    let said: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    if said.is_empty() { String::new() } else { format!("     {}\n", printable(&said.join(": "))) }
 }
 
 fn verify(args: &VerifyArgs) -> Result<(), Failure> {
@@ -258,6 +277,15 @@ mod tests {
             ["17", "2026-01-31", "12:34:56", "owner", "127.0.0.1", "key.block", "a,", "\"b\""]
         );
         assert_eq!(list_text(&json!({"data": []})), "");
+        assert_eq!(told.lines().count(), 2, "{told}");
+        let mut denied = entry();
+        denied["action"] = json!("denied");
+        denied["after"] = json!({"attempt": "key.create", "field": null, "reason": "not yours"});
+        let told = list_text(&json!({"data": [denied, entry()]}));
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 4, "{told}");
+        assert!(lines[1].contains(" denied ") && lines[3].contains("key.block"), "{told}");
+        assert_eq!(lines[2], "     key.create: not yours");
         let want = "17,2026-01-31T12:34:56.789Z,owner,127.0.0.1,key.block,key,key_1,\
             \"a, \"\"b\"\"\",\"{\"\"status\"\":\"\"active\"\"}\",,ab\r\n";
         assert_eq!(csv_row(&entry()), want);

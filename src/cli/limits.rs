@@ -9,16 +9,16 @@ use crate::money;
 #[derive(Args, Default)]
 pub(crate) struct LimitArgs {
     /// Requests in any 60 seconds
-    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, value_parser = whole)]
     rpm: Option<u64>,
     /// Tokens in any 60 seconds
-    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, value_parser = whole)]
     tpm: Option<u64>,
     /// Tokens in any 24 hours
-    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, value_parser = whole)]
     tpd: Option<u64>,
     /// Requests at the same time
-    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, value_parser = whole)]
     parallel: Option<u64>,
     /// Money in a period: AMOUNT/PERIOD, then /soft, /finish, /cut or /strict if wanted. Periods: total,
     /// daily, weekly, monthly, 7d. May be repeated; an update replaces all budgets
@@ -50,6 +50,17 @@ impl LimitArgs {
         if !limits.is_empty() {
             body.insert("limits".to_owned(), Value::Object(limits));
         }
+    }
+}
+
+/// `1000`. `0` is a number, too: whether it is a limit, the gateway says.
+fn whole(text: &str) -> Result<u64, String> {
+    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if is_digits => Ok(number),
+        _ => Err("write a whole number in digits alone, for example 1000; \
+            `foretoken … update --clear` takes a limit away"
+            .to_owned()),
     }
 }
 
@@ -197,6 +208,14 @@ mod tests {
         ] {
             let why = budget(text).expect_err(text);
             assert!(why.contains(cure), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_alone() {
+        assert_eq!((whole("0"), whole("10000")), (Ok(0), Ok(10_000)));
+        for text in ["", "1k", "10_000", "-1", "+1", "1.5", "1e3", "99999999999999999999"] {
+            assert!(whole(text).is_err_and(|why| why.contains("for example 1000")), "{text}");
         }
     }
 

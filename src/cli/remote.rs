@@ -80,7 +80,7 @@ impl RemoteArgs {
             (None, Token::Found { secret, whence }) => (Some(secret), from(&whence)),
             (None, Token::Missing(why)) => (None, why),
         };
-        match admin::send(&url, token.as_ref(), ask) {
+        match admin::send(base(&url), token.as_ref(), ask) {
             Ok((status, answer)) => Ok((status, answer, note)),
             Err(error) => {
                 let code = match error {
@@ -108,7 +108,16 @@ impl RemoteArgs {
         if status < 300 {
             return Ok(answer);
         }
+        // Whoever reads the answer of a reload as JSON reads its faults so, too.
+        if self.json && answer["error"]["problems"].is_array() {
+            print(&format!("{answer:#}\n"));
+            return Err(Failure::new(FAILED, ""));
+        }
+        if is_of_the_data_port(&answer) {
+            return Err(Failure::new(UNREACHABLE, DATA_PORT));
+        }
         let message = answer["error"]["message"].as_str().unwrap_or("the gateway refused");
+        let message = &in_options(message);
         for problem in answer["error"]["problems"].as_array().into_iter().flatten() {
             eprintln!("{}", problem_text(problem));
         }
@@ -120,6 +129,31 @@ impl RemoteArgs {
         };
         Err(Failure::new(FAILED, printable(&format!("{message}{hint}"))))
     }
+}
+
+const DATA_PORT: &str = "this address answers as the data port, which callers use (server.listen): \
+    the admin API is on another, admin.listen of the configuration, 127.0.0.1:9090 if it says none";
+
+/// The admin API's refusals have no type; OpenAI's have, as those of the data port.
+fn is_of_the_data_port(answer: &Value) -> bool {
+    answer["error"]["code"] == "unknown_url" || answer["error"]["type"].is_string()
+}
+
+/// The URL as it is documented, and as it stands in front of every path.
+fn base(url: &str) -> &str {
+    let url = url.trim_end_matches('/');
+    url.strip_suffix("/admin/v1").unwrap_or(url)
+}
+
+/// What the API says of its fields and parameters, said of the options that set them.
+fn in_options(message: &str) -> String {
+    let message = message.replace("with cascade=true", "with --cascade");
+    for field in ["role", "from", "to", "rate", "provider", "model", "balance"] {
+        if let Some(rest) = message.strip_prefix(&format!("`{field}` is missing")) {
+            return format!("--{field} is missing{rest}");
+        }
+    }
+    message
 }
 
 /// A call as a command makes it.
@@ -345,6 +379,24 @@ mod tests {
         let told = journal_text(&ill);
         assert!(told.contains("7 s behind: x.db: database is locked\n"), "{told}");
         assert!(told.contains("until a restart"), "{told}");
+    }
+
+    #[test]
+    fn what_the_api_says_becomes_options() {
+        for (said, want) in [
+            ("delete it first, or with cascade=true all", "delete it first, or with --cascade all"),
+            ("`role` is missing", "--role is missing"),
+            ("`limits.rpm` must be 1 or more", "`limits.rpm` must be 1 or more"),
+        ] {
+            assert_eq!(in_options(said), want);
+        }
+        for url in ["http://a:1", "http://a:1/", "http://a:1/admin/v1", "http://a:1/admin/v1/"] {
+            assert_eq!(base(url), "http://a:1");
+        }
+        assert_eq!(base("a:1/behind/admin/v1"), "a:1/behind");
+        let other = json!({"error": {"type": "invalid_request_error", "code": "unknown_url"}});
+        assert!(is_of_the_data_port(&other));
+        assert!(!is_of_the_data_port(&json!({"error": {"code": "not_found"}})));
     }
 
     #[test]

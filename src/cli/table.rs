@@ -1,10 +1,12 @@
-//! Tables for people: columns that fit into 80, numbers under one another. Programs read `--json`.
+//! Tables for people: columns that fit the terminal, numbers under one another. Programs read `--json`.
+
+use std::io::IsTerminal as _;
 
 use serde_json::Value;
 
 use crate::money;
 
-/// The width of a table, if its columns can be made so narrow.
+/// The width of a table on a terminal that does not say its own, if its columns can be made so narrow.
 const WIDTH: usize = 80;
 /// No narrower than this.
 const NARROWEST: usize = 6;
@@ -38,11 +40,16 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
-    /// The lines. A column without a single value is left out.
+    /// The lines, as wide as the terminal; whole if they go to a file or another program.
     pub(crate) fn render(&self) -> String {
+        self.render_to(here())
+    }
+
+    /// The lines. A column without a single value is left out; without a width nothing is cut.
+    fn render_to(&self, most: Option<usize>) -> String {
         let is_used = |at: &usize| self.rows.iter().any(|row| !row[*at].is_empty());
         let columns: Vec<usize> = (0..self.heads.len()).filter(is_used).collect();
-        let widths = self.widths(&columns);
+        let widths = self.widths(&columns, most.unwrap_or(usize::MAX));
         let mut out = String::new();
         let heads: Vec<String> = self.heads.iter().map(|(head, _)| (*head).to_owned()).collect();
         for row in std::iter::once(&heads).chain(&self.rows) {
@@ -64,7 +71,7 @@ impl Table {
     }
 
     /// The widest columns that may be cut give way, until the table fits.
-    fn widths(&self, columns: &[usize]) -> Vec<usize> {
+    fn widths(&self, columns: &[usize], most: usize) -> Vec<usize> {
         let length = |text: &str| text.chars().count();
         let natural = |at: &usize| {
             let cells = self.rows.iter().map(|row| length(&row[*at])).max().unwrap_or(0);
@@ -72,7 +79,7 @@ impl Table {
         };
         let mut widths: Vec<usize> = columns.iter().map(natural).collect();
         let gaps = GAP.len() * columns.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > WIDTH {
+        while widths.iter().sum::<usize>() + gaps > most {
             let may_shrink =
                 |at: &usize| self.heads[columns[*at]].1 == Set::Cut && widths[*at] > NARROWEST;
             let widest = (0..widths.len()).filter(may_shrink).max_by_key(|at| widths[*at]);
@@ -81,6 +88,23 @@ impl Table {
         }
         widths
     }
+}
+
+/// The width of what stdout is. Tests have that of a terminal, wherever they run.
+fn here() -> Option<usize> {
+    if cfg!(test) {
+        return Some(WIDTH);
+    }
+    let columns = std::env::var("COLUMNS").ok();
+    let terminal = terminal_size::terminal_size_of(std::io::stdout());
+    let terminal = terminal.map(|(width, _)| usize::from(width.0));
+    width(std::io::stdout().is_terminal(), columns.as_deref(), terminal)
+}
+
+/// `COLUMNS` counts before what the terminal says of itself; `None` where nothing is to be cut.
+fn width(is_terminal: bool, columns: Option<&str>, terminal: Option<usize>) -> Option<usize> {
+    let columns = columns.and_then(|columns| columns.trim().parse().ok());
+    is_terminal.then(|| columns.or(terminal).filter(|width| *width > 0).unwrap_or(WIDTH))
 }
 
 fn cut(text: &str, width: usize) -> String {
@@ -177,6 +201,23 @@ mod tests {
         };
         assert_eq!(end(lines[0], "COUNT"), end(lines[2], "1,234"), "{told}");
         assert_eq!(end(lines[0], "COUNT"), end(lines[1], "  7"), "{told}");
+        for wide in [None, Some(120)] {
+            let told = table.render_to(wide);
+            assert!(told.contains("want-it-to-be") && !told.contains('…'), "{told}");
+        }
+        let narrow = table.render_to(Some(60));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+    }
+
+    #[test]
+    fn the_terminal_says_how_wide() {
+        assert_eq!(width(false, Some("40"), Some(40)), None, "a file is cut nowhere");
+        assert_eq!(width(true, Some("200"), Some(90)), Some(200));
+        assert_eq!(width(true, None, Some(132)), Some(132));
+        assert_eq!(width(true, Some("wide"), Some(132)), Some(132));
+        for (columns, terminal) in [(None, None), (None, Some(0)), (Some("0"), None)] {
+            assert_eq!(width(true, columns, terminal), Some(80));
+        }
     }
 
     #[test]

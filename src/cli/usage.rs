@@ -46,11 +46,19 @@ impl UsageArgs {
             let read = text.as_ref().map(|text| when::ago(text, now_unix_ms));
             read.transpose().map_err(|why| Failure::new(BAD_USAGE, why))
         };
+        let (from, to) = (time(&self.from)?, time(&self.to)?);
+        // Written alike, they compare as texts.
+        if let (Some(from), Some(to)) = (&from, &to)
+            && from > to
+        {
+            let why = format!("--from {from} is later than --to {to}: exchange the two");
+            return Err(Failure::new(BAD_USAGE, why));
+        }
         let path = with_query(
             "/admin/v1/usage",
             &[
-                ("from", time(&self.from)?),
-                ("to", time(&self.to)?),
+                ("from", from),
+                ("to", to),
                 ("group_by", (self.by != "total").then(|| self.by.clone())),
                 ("key", self.key.clone()),
                 ("model", self.model.clone()),
@@ -156,9 +164,11 @@ fn text(answer: &Value, by: &str) -> (String, String) {
         let is_time = ["day", "hour"].contains(group);
         heads.push((head(group).unwrap_or(""), if is_time { Set::Whole } else { Set::Cut }));
     }
+    // By tag, a request is in a row for each of its tags: a sum of the rows would count it so often.
+    let is_by_tag = groups.contains(&"tag");
     // Without groups the rows are the totals already.
-    let has_totals = !groups.is_empty();
-    if has_totals {
+    let has_totals = !groups.is_empty() && !is_by_tag;
+    if !groups.is_empty() {
         for name in ["REQUESTS", "ERRORS", "IN", "OUT", "COST", "CHARGE"] {
             heads.push((name, Set::Right));
         }
@@ -188,10 +198,12 @@ fn text(answer: &Value, by: &str) -> (String, String) {
         }
     }
     let mut note = String::new();
+    if is_by_tag {
+        note += "a request counts for each of its tags: the rows have no total, `--by total` has\n";
+    }
     let unpriced: u64 = rows.iter().filter_map(|row| row["unpriced"].as_u64()).sum();
     if unpriced > 0 {
-        // By tag, a request with two of them is in two rows.
-        let of = if groups.contains(&"tag") { "some requests" } else { &requests(unpriced) };
+        let of = if is_by_tag { "some requests" } else { &requests(unpriced) };
         note += &format!(
             "{of} had no price and cost nothing here: `foretoken prices create` sets one\n"
         );
@@ -249,6 +261,9 @@ mod tests {
                 &group_by=key%2Cmodel%2Cday&key=a%2Fb&model=gpt-%2A")
         );
         assert!(asked("--from soon").is_err_and(|why| why.contains("30d")));
+        let turned = asked("--from 1d --to 2d");
+        assert!(turned.is_err_and(|why| why.contains("is later than --to 2023-11-12T")));
+        assert!(asked("--from 1d --to 1d").is_ok());
     }
 
     #[test]
@@ -292,11 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn by_tag_nothing_is_counted_twice() {
+        let row = |tag: &str| json!({"tag": tag, "model": "m", "requests": 1, "units": {}, "cost": "1", "currency": "USD"});
+        let answer = json!({"data": [row("a"), row("b")]});
+        for by in ["tag", "tag,model", "model, tag"] {
+            let (told, note) = text(&answer, by);
+            assert_eq!(told.lines().count(), 3, "{told}");
+            assert!(!told.contains("total") && told.contains(" IN "), "{told}");
+            assert!(note.starts_with("a request counts for each of its tags"), "{note}");
+        }
+        assert!(text(&answer, "model").0.contains("total"));
+    }
+
+    #[test]
     fn what_had_no_price_is_told() {
         let row =
             |tag: &str| json!({"tag": tag, "requests": 5, "units": {}, "unpriced": 2, "cost": "0"});
         let answer = json!({"data": [row("a"), row("b")]});
         assert!(text(&answer, "model").1.starts_with("4 requests had no price"));
-        assert!(text(&answer, "tag").1.starts_with("some requests had no price"));
+        assert!(text(&answer, "tag").1.contains("\nsome requests had no price"));
     }
 }

@@ -1,4 +1,4 @@
-//! Times as one types them: `30d`, `12h`, `2026-01-31`, or RFC 3339.
+//! Times as one types them: `now`, `30d`, `12h`, `2026-01-31`, or RFC 3339.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub(crate) fn ago(text: &str, now_unix_ms: u64) -> Result<String, String> {
 
 fn read(text: &str, from_span: impl Fn(u64) -> Option<u64>) -> Result<String, String> {
     let at = match span(text) {
+        _ if text == "now" => from_span(0),
         Some(span) => u64::try_from(span.as_millis()).ok().and_then(from_span),
         None => unix_ms(text),
     };
@@ -54,6 +55,8 @@ mod tests {
     #[test]
     fn spans_reach_forward_or_back() {
         let now = 1_700_000_000_000;
+        assert_eq!(ahead("now", now).as_deref(), Ok("2023-11-14T22:13:20.000Z"));
+        assert_eq!(ago("now", now), ahead("now", now));
         assert_eq!(ahead("30d", now).as_deref(), Ok("2023-12-14T22:13:20.000Z"));
         assert_eq!(ago("90s", now).as_deref(), Ok("2023-11-14T22:11:50.000Z"));
         assert_eq!(ago("2w", now).as_deref(), Ok("2023-10-31T22:13:20.000Z"));

@@ -534,7 +534,7 @@ const TARGET: Table = Table {
         Key::required("provider", Kind::Name, "The name of a [[provider]].").example("openai"),
         Key::optional("model", Kind::Name, "The model's name there: that of the [[model]] if absent; \"*\" passes on what was asked for.")
             .example("gpt-4o-mini"),
-        Key::with("weight", Kind::Integer { min: 0, max: 1_000_000 }, "1", "Its share among targets of the same priority."),
+        Key::with("weight", Kind::Integer { min: 0, max: 1_000_000 }, "1", "Its share among targets of the same priority. 0 means no traffic while another one can be asked."),
         Key::with("priority", Kind::Integer { min: 0, max: 1000 }, "0", "Lower ones first.").also(&["order"]),
         Key::optional("on_disconnect", Kind::Choice(&OnDisconnect::CHOICES), "See on_disconnect below.")
             .example("cancel"),

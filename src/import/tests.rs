@@ -69,7 +69,8 @@ fn litellm_models_become_providers_targets_and_prices() {
     let targets = gpt["targets"].as_array().expect("targets");
     assert_eq!(targets.len(), 2);
     assert_eq!(targets[0]["provider"].as_str(), Some("openai"));
-    assert_eq!(targets[0]["weight"].as_integer(), Some(3), "600 rpm to 200");
+    assert_eq!(targets[0].get("weight"), None, "latency-based-routing looks at no rpm");
+    told(&imported, Fate::NoCounterpart, "model_list[0].litellm_params.rpm", "does not draw by it");
     assert_eq!(targets[1]["model"].as_str(), Some("gpt4o-eu"));
     assert_eq!(gpt["policy"].as_str(), Some("least_outstanding"));
     assert_eq!(gpt["max_output"].as_integer(), Some(16384));
@@ -379,6 +380,45 @@ fn a_hundred_megabytes_are_refused_before_they_are_read_as_yaml() {
     let huge = "a: 1\n".repeat(20 << 20);
     let fault = litellm(&source("c.yaml", &huge), &[], &options(false)).err().expect("too large");
     assert_eq!(fault.to_string(), "c.yaml: it is larger than 4 MiB");
+}
+
+/// simple-shuffle draws by what the first deployment states, the other strategies by no weight at all.
+#[test]
+fn weights_of_litellm_are_what_litellm_makes_of_them() {
+    let import = |first: &str, second: &str, strategy: &str| {
+        let item = |model: &str, weight: &str| {
+            format!("  - model_name: m\n    litellm_params: {{model: openai/{model}{weight}}}\n")
+        };
+        let text = format!(
+            "model_list:\n{}{}router_settings: {{routing_strategy: {strategy}}}\n",
+            item("a", first),
+            item("b", second)
+        );
+        litellm(&source("c.yaml", &text), &[], &options(false)).expect("imported")
+    };
+    let weights = |imported: &Imported| -> Vec<i64> {
+        let table = parsed(imported);
+        let model = entry(&table, "model", "name", "m");
+        let targets = model["targets"].as_array().expect("targets").iter();
+        targets
+            .map(|target| target.get("weight").map_or(1, |it| it.as_integer().unwrap()))
+            .collect()
+    };
+    let even = import("", ", weight: 3", "simple-shuffle");
+    assert_eq!(weights(&even), [1, 1]);
+    told(&even, Fate::Changed, "model_list[1]", "counts for nothing");
+    let one = import(", weight: 3", "", "simple-shuffle");
+    assert_eq!(weights(&one), [1, 0]);
+    told(&one, Fate::Changed, "model_list[1]", "its weight is 0");
+    let ignored = import(", weight: 3", ", weight: 1", "least-busy");
+    assert_eq!(weights(&ignored), [1, 1]);
+    told(
+        &ignored,
+        Fate::NoCounterpart,
+        "model_list[0].litellm_params.weight",
+        "does not draw by it",
+    );
+    assert_eq!(weights(&import(", weight: 3, order: 2", ", order: 1", "simple-shuffle")), [1, 1]);
 }
 
 #[test]

@@ -252,13 +252,15 @@ fn commands_that_ask_say_what_came_or_why_nothing_did() {
     }
     for (line, says) in [
         ("keys create", "say a name"),
-        ("keys create k --rpm -1", "--rpm"),
+        ("keys create k --rpm -1", "in digits alone, for example 1000"),
+        ("keys create k --rpm 1k", "in digits alone, for example 1000"),
         ("keys create k --budget 5", "100/monthly"),
         ("keys create k --expires soon", "30d"),
         ("keys update caller", "nothing to change"),
         ("keys show", "NAME|ID"),
         ("keys frobnicate", "unrecognized subcommand"),
         ("usage --from soon", "30d"),
+        ("usage --from 1d --to 2d", "is later than --to"),
         ("requests --limit 0", "1..=1000"),
         ("audit verify --head 7", "COUNT:HASH"),
     ] {
@@ -271,10 +273,48 @@ fn commands_that_ask_say_what_came_or_why_nothing_did() {
         ("keys create caller", "choose another"),
         ("usage --key none", "key"),
         ("requests show none", "no record"),
+        ("principals create ana", "--role is missing"),
     ] {
         let (code, out, err) = ask(line, &url, ADMIN_TOKEN);
         assert!(code == 1 && out.is_empty() && err.contains(says), "{line}: {code} {out}{err}");
     }
+}
+
+#[test]
+fn the_words_of_the_api_are_those_of_the_command_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let well = saying("well");
+    let path = dir.path().join("foretoken.toml");
+    fleet(&[well.addr], "").write(&path);
+    let process = Process::serve(&path);
+    let ask = |line: &str, url: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let mut command = at(dir.path(), &arguments);
+        run(command.env("FORETOKEN_ADMIN_URL", url).env("FORETOKEN_ADMIN_TOKEN", ADMIN_TOKEN))
+    };
+    // As the guide writes the API's paths, so somebody writes the URL.
+    let url = format!("http://{}/admin/v1/", process.admin);
+    for line in ["users create ana", "keys create k --user ana"] {
+        let (code, out, err) = ask(line, &url);
+        assert_eq!(code, 0, "{line}: {out}{err}");
+    }
+    let (code, _, err) = ask("users delete ana", &url);
+    assert!(code == 1 && err.contains("with --cascade all at once"), "{code} {err}");
+
+    let data = format!("http://{}", process.addr);
+    for line in ["status", "keys list --json", "keys create other", "reload"] {
+        let (code, out, err) = ask(line, &data);
+        assert!(code == 3 && out.is_empty(), "{line}: {code} {out}{err}");
+        assert!(err.contains("the data port") && err.contains("admin.listen"), "{line}: {err}");
+    }
+
+    std::fs::write(&path, "[server]\nlisten = 3\n").expect("written");
+    let (code, out, err) = ask("reload --json", &url);
+    let told: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert!(code == 1 && err.is_empty(), "{code} {err}");
+    assert!(told["error"]["problems"][0]["line"].is_number(), "{told}");
+    let (code, out, err) = ask("reload", &url);
+    assert!(code == 1 && out.is_empty() && err.contains("2:"), "{code} {out}{err}");
 }
 
 #[test]

@@ -124,9 +124,12 @@ fn masked(text: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         let mut masked: Vec<String> = words.iter().map(|word| masked_word(word)).collect();
         for at in 1..words.len() {
-            // How long one has to wait: "again in 59 s".
+            // How long one has to wait: "again in 59 s", or "1 min" for who is quick.
             if words[at - 1] == "in" && words[at].parse::<u64>().is_ok() {
                 masked[at] = "N".to_owned();
+                if let Some(unit) = masked.get_mut(at + 1).filter(|unit| unit.starts_with("min")) {
+                    *unit = unit.replacen("min", "s", 1);
+                }
             }
         }
         out.push_str(&masked.join(" "));

@@ -208,7 +208,7 @@ impl Kind for AccountFields {
         ("NAME", "/name", Set::Cut),
         ("CUR", "/currency", Set::Whole),
         ("BILLING", "/billing", Set::Whole),
-        ("BALANCE", "/balance", Set::Right),
+        ("PAID IN", "/balance", Set::Right),
         ("STATUS", "/status", Set::Whole),
         ("ID", "/id", Set::Whole),
     ];
@@ -345,7 +345,8 @@ pub(crate) struct PriceFields {
     /// [default: USD]
     #[arg(long, value_name = "CODE")]
     currency: Option<String>,
-    /// From when it holds: a date, RFC 3339, or 7d from now [default: now]
+    /// From when it holds: now, a date, RFC 3339, or 7d from now; without it, always, until a dated
+    /// one takes over
     #[arg(long, value_name = "WHEN")]
     valid_from: Option<String>,
     /// Input, per million tokens
@@ -383,6 +384,7 @@ impl Kind for PriceFields {
         ("CUR", "/currency", Set::Whole),
         ("INPUT", "/input", Set::Right),
         ("OUTPUT", "/output", Set::Right),
+        ("VALID FROM@", "/valid_from", Set::Whole),
         ("ID", "/id", Set::Whole),
     ];
     const CREATES: &'static [&'static str] = &[
@@ -425,7 +427,8 @@ pub(crate) struct RateFields {
     /// … is worth so much
     #[arg(long, value_name = "NUMBER")]
     rate: Option<String>,
-    /// From when it holds: a date, RFC 3339, or 7d from now [default: now]
+    /// From when it holds: now, a date, RFC 3339, or 7d from now; without it, always, until a dated
+    /// one takes over
     #[arg(long, value_name = "WHEN")]
     valid_from: Option<String>,
 }
@@ -439,7 +442,7 @@ impl Kind for RateFields {
         ("FROM", "/from", Set::Whole),
         ("TO", "/to", Set::Whole),
         ("RATE", "/rate", Set::Right),
-        ("VALID@", "/valid_from", Set::Whole),
+        ("VALID FROM@", "/valid_from", Set::Whole),
         ("STATUS", "/status", Set::Whole),
         ("ID", "/id", Set::Whole),
     ];

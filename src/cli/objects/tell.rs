@@ -148,6 +148,7 @@ const FIRST: [&str; 3] = ["name", "id", "status"];
 /// out.
 pub(super) fn sheet_text(answer: &Value) -> String {
     let Some(fields) = answer.as_object() else { return format!("{answer:#}\n") };
+    let currency = fields.get("currency").map(cell).unwrap_or_default();
     let mut lines = Vec::new();
     for name in FIRST {
         if let Some(value) = fields.get(name) {
@@ -157,10 +158,10 @@ pub(super) fn sheet_text(answer: &Value) -> String {
     let rest =
         fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()) && *name != "usage");
     for (name, value) in rest {
-        flatten(name, value, &mut lines);
+        flatten(name, value, &currency, &mut lines);
     }
     if let Some(usage) = fields.get("usage").and_then(Value::as_object) {
-        used("", usage, &mut lines);
+        used("", usage, &currency, &mut lines);
     }
     lines.retain(|(_, value)| !value.is_empty());
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -170,38 +171,56 @@ pub(super) fn sheet_text(answer: &Value) -> String {
         .collect()
 }
 
-fn flatten(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+fn flatten(name: &str, value: &Value, currency: &str, lines: &mut Vec<(String, String)>) {
     match value {
         Value::Object(inner) => {
             for (key, value) in inner {
-                flatten(&format!("{name}.{key}"), value, lines);
+                flatten(&format!("{name}.{key}"), value, currency, lines);
             }
         }
         Value::Array(items) if name.ends_with("budget") => {
             for budget in items {
-                lines.push((name.to_owned(), budget_text(budget)));
+                lines.push((name.to_owned(), budget_text(budget, currency)));
             }
+        }
+        Value::String(_) if name == "balance" => {
+            lines.push((name.to_owned(), amount(value, currency)));
         }
         other => lines.push((name.to_owned(), cell(other))),
     }
 }
 
-/// `100 monthly, soft`.
-fn budget_text(budget: &Value) -> String {
-    let mut text = format!("{} {}", cell(&budget["amount"]), cell(&budget["per"]));
+/// `100 EUR`; the number alone where the answer has no currency.
+fn amount(value: &Value, currency: &str) -> String {
+    format!("{} {currency}", cell(value)).trim_end().to_owned()
+}
+
+/// `100 monthly, soft`. A soft one stops nothing, so that its overrun would say nothing.
+fn budget_text(budget: &Value, currency: &str) -> String {
+    let mut text = format!("{} {}", amount(&budget["amount"], currency), cell(&budget["per"]));
     if budget["soft"] == true {
         text += ", soft";
-    }
-    if let Some(overrun) = budget["overrun"].as_str() {
+    } else if let Some(overrun) = budget["overrun"].as_str() {
         text += &format!(", {overrun}");
     }
     text
 }
 
+/// `3.2 EUR spent, 0.1 EUR reserved, 96.7 EUR left`.
+fn spending(state: &Value, currency: &str) -> String {
+    let parts = [("spent", "spent"), ("reserved", "reserved"), ("remaining", "left")];
+    parts.map(|(name, word)| format!("{} {word}", amount(&state[name], currency))).join(", ")
+}
+
 /// Current use: `used rpm  12 of 600`; budgets with what is left and when they begin anew.
-fn used(of: &str, usage: &Map<String, Value>, lines: &mut Vec<(String, String)>) {
+fn used(of: &str, usage: &Map<String, Value>, currency: &str, lines: &mut Vec<(String, String)>) {
     for (name, value) in usage {
         match value {
+            Value::Object(inner) if name == "balance" && inner.contains_key("spent") => {
+                let paid_in = amount(&value["amount"], currency);
+                let text = format!("{paid_in} paid in: {}", spending(value, currency));
+                lines.push((format!("used {of}{name}"), text));
+            }
             Value::Object(inner) if inner.contains_key("limit") => {
                 let text = format!("{} of {}", cell(&value["used"]), cell(&value["limit"]));
                 lines.push((format!("used {of}{name}"), text));
@@ -209,17 +228,12 @@ fn used(of: &str, usage: &Map<String, Value>, lines: &mut Vec<(String, String)>)
             Value::Object(inner) => {
                 // Limits of a model; `models` itself is no name of one.
                 let of = if name == "models" { of.to_owned() } else { format!("{of}{name} ") };
-                used(&of, inner, lines);
+                used(&of, inner, currency, lines);
             }
             Value::Array(budgets) => {
                 for budget in budgets {
-                    let mut text = format!(
-                        "{}: {} spent, {} reserved, {} left",
-                        budget_text(budget),
-                        cell(&budget["spent"]),
-                        cell(&budget["reserved"]),
-                        cell(&budget["remaining"])
-                    );
+                    let mut text = budget_text(budget, currency);
+                    text += &format!(": {}", spending(budget, currency));
                     if let Some(at) = budget["resets_at"].as_str() {
                         text += &format!(", anew at {at}");
                     }

@@ -3,7 +3,7 @@
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::kinds::{AccountFields, KeyFields, PrincipalFields};
+use super::kinds::{AccountFields, KeyFields, PriceFields, PrincipalFields};
 use super::*;
 
 #[derive(Parser)]
@@ -111,6 +111,12 @@ fn creations() {
         json!({"from": "USD", "to": "EUR", "rate": "0.92", "valid_from": "2026-02-01T00:00:00.000Z"}),
     );
     is(
+        "rates create --from USD --to EUR --rate 0.92 --valid-from now",
+        "POST",
+        "rates",
+        json!({"from": "USD", "to": "EUR", "rate": "0.92", "valid_from": "2023-11-14T22:13:20.000Z"}),
+    );
+    is(
         "principals create ci --role manager --project p --expires never",
         "POST",
         "principals",
@@ -168,7 +174,7 @@ fn mistakes_are_told_before_anything_is_asked() {
         ("keys create a --name b", "twice"),
         ("keys create a --budget 100", "AMOUNT/PERIOD"),
         ("keys create a --rpm -5", "--rpm"),
-        ("keys create a --rpm many", "--rpm"),
+        ("keys create a --rpm 1k", "whole number in digits alone"),
         ("keys create a --overrun perhaps", "finish, cut, strict"),
         ("keys create a --expires soon", "30d"),
         ("keys create a --secret-from /nowhere/at/all", "cannot be read"),
@@ -282,6 +288,41 @@ fn a_sheet_shows_limits_and_their_use() {
             "used rpm 12 of 600",
         ]
     );
+}
+
+#[test]
+fn a_prepaid_account_shows_what_is_left() {
+    let account = json!({"id": "acc_1", "name": "acme", "billing": "prepaid", "balance": "100",
+        "currency": "EUR",
+        "limits": {"budget": [{"amount": "9", "per": "daily", "soft": true, "overrun": "finish"}]},
+        "usage": {"balance": {"amount": "100", "per": "total", "spent": "3.2", "reserved": "0.1",
+            "remaining": "96.7", "resets_at": null, "soft": false},
+            "budget": [{"amount": "9", "per": "daily", "spent": "1", "reserved": "0",
+                "remaining": "8", "resets_at": null, "soft": true}]}});
+    let told = tell::sheet_text(&account);
+    for line in [
+        "balance        100 EUR",
+        "limits.budget  9 EUR daily, soft",
+        "used balance   100 EUR paid in: 3.2 EUR spent, 0.1 EUR reserved, 96.7 EUR left",
+        "used budget    9 EUR daily, soft: 1 EUR spent, 0 EUR reserved, 8 EUR left",
+    ] {
+        assert!(told.lines().any(|got| got == line), "{line}\n{told}");
+    }
+    let (told, _) = tell::list_text::<AccountFields>(&json!({"data": [account]}));
+    assert!(told.contains("PAID IN") && !told.contains("BALANCE"), "{told}");
+}
+
+#[test]
+fn prices_tell_their_group_and_from_when_they_hold() {
+    let price = json!({"id": "prc_01JDXK3V5M8Q2W7RZ4T6Y9BCDE", "provider": "up", "model": "m",
+        "currency": "USD", "input": "1", "output": "2"});
+    let mut later = price.clone();
+    later["group"] = json!("resellers");
+    later["valid_from"] = json!("2026-02-01T00:00:00Z");
+    let (told, _) = tell::list_text::<PriceFields>(&json!({"data": [later, price]}));
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains("GROUP") && lines[0].contains("VALID FROM "), "{told}");
+    assert!(lines[1].contains("rese") && lines[1].contains("2026-02-01"), "{told}");
 }
 
 #[test]

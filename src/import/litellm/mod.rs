@@ -28,6 +28,8 @@ struct Work<'o> {
     environment: Vec<(String, String)>,
     /// Names that stand for several models, with those.
     access_groups: Vec<(String, String)>,
+    /// Whether LiteLLM draws by weight, rpm or tpm.
+    is_shuffled: bool,
     /// The most tokens of an answer, by alias.
     ceilings: Vec<(String, u64)>,
 }
@@ -54,6 +56,7 @@ pub fn litellm(
         providers: Names::default(),
         environment: Vec::new(),
         access_groups: Vec::new(),
+        is_shuffled: true,
         ceilings: Vec::new(),
     };
     work.config(&root);
@@ -74,10 +77,11 @@ impl Work<'_> {
         if let Some(environment) = root.get("environment_variables") {
             self.environment(environment);
         }
+        let defaults = settings::Defaults::of(root);
+        self.is_shuffled = defaults.is_shuffled;
         if let Some(list) = root.get("model_list") {
             self.models(list);
         }
-        let defaults = settings::Defaults::of(root);
         for (name, node) in root.entries() {
             let at = At::new(name, node.line);
             match name.as_str() {

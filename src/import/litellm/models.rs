@@ -37,6 +37,8 @@ struct Share {
 /// One that can be reached.
 struct Deployment {
     alias: String,
+    /// Where it stands, for what becomes of its share.
+    at: At,
     target: Target,
     share: Share,
 }
@@ -63,8 +65,8 @@ impl Work<'_> {
                 Err(why) => self.report.none(&place, format!("not taken: {why}")),
             }
         }
-        let mut shares: Vec<Vec<Share>> = Vec::new();
-        for Deployment { alias, target, share } in all {
+        let mut shares: Vec<Vec<(At, Share)>> = Vec::new();
+        for Deployment { alias, at: place, target, share } in all {
             let at = self.plan.models.iter().position(|model| model.name == alias);
             let at = at.unwrap_or_else(|| {
                 self.plan.models.push(Model { name: alias, ..Model::default() });
@@ -72,13 +74,41 @@ impl Work<'_> {
                 shares.len() - 1
             });
             self.plan.models[at].targets.push(target);
-            shares[at].push(share);
+            shares[at].push((place, share));
         }
-        for (model, shares) in self.plan.models.iter_mut().zip(shares) {
-            for (target, weight) in model.targets.iter_mut().zip(weights(&shares)) {
-                target.weight = weight;
+        let mut models = std::mem::take(&mut self.plan.models);
+        for (model, shares) in models.iter_mut().zip(&shares) {
+            if self.is_shuffled {
+                self.share_out(model, shares);
             }
             merge(&mut model.targets);
+        }
+        self.plan.models = models;
+    }
+
+    /// The weights of an alias's targets. LiteLLM draws among those of the same order only.
+    fn share_out(&mut self, model: &mut Model, shares: &[(At, Share)]) {
+        let mut orders: Vec<u64> = model.targets.iter().map(|target| target.priority).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        for order in orders {
+            let group: Vec<usize> =
+                (0..shares.len()).filter(|&at| model.targets[at].priority == order).collect();
+            let own: Vec<Share> = group.iter().map(|&at| shares[at].1).collect();
+            let first = &shares[group[0]].0.place;
+            let is_weighted = own[0].weight.is_some();
+            for (&at, weight) in group.iter().zip(weights(&own)) {
+                model.targets[at].weight = weight;
+                let (place, share) = &shares[at];
+                if weight == 0 {
+                    let said = "its weight is 0, so it gets no traffic while another one can be asked: \
+                        LiteLLM draws by what the first deployment states";
+                    self.report.changed(place, format!("{said} ({first})"));
+                } else if share.weight.is_some() && !is_weighted {
+                    let said = "its weight counts for nothing, as in LiteLLM: the first deployment has none";
+                    self.report.changed(place, format!("{said} ({first})"));
+                }
+            }
         }
     }
 
@@ -120,6 +150,7 @@ impl Work<'_> {
         let number = |key: &str| params.text_of(key).and_then(Decimal::parse);
         Ok(Deployment {
             alias: alias.to_owned(),
+            at: at.clone(),
             target: Target {
                 provider,
                 model: upstream.to_owned(),
@@ -242,6 +273,10 @@ impl Work<'_> {
             match name.as_str() {
                 "model" | "api_key" | "api_base" | "base_url" | "custom_llm_provider" => {}
                 "order" if is_number => self.report.taken(&at, "the priority of the target"),
+                "weight" | "rpm" | "tpm" if is_number && !self.is_shuffled => self.report.none(
+                    &at,
+                    "left out: LiteLLM's routing_strategy does not draw by it; a target has no limit of its own",
+                ),
                 "weight" if is_number => self.report.taken(&at, "the weight of the target"),
                 "rpm" | "tpm" if is_number => self.report.changed(
                     &at,
@@ -384,12 +419,14 @@ fn is_header(name: &str) -> bool {
     !name.is_empty() && name.len() <= 128 && name.bytes().all(is_token) && !OWN.contains(&name)
 }
 
-/// The weights of an alias's deployments, by what LiteLLM draws by: weights if one has any, else rpm,
-/// else tpm, else all the same.
+/// The weights of an alias's deployments, by what LiteLLM's simple-shuffle draws by: the weight if the
+/// first has one, else its rpm, else its tpm, else all the same. Who lacks it then is never drawn.
 fn weights(shares: &[Share]) -> Vec<u64> {
     const MOST: u64 = 1_000_000;
     let by: [fn(&Share) -> Option<Decimal>; 3] = [|it| it.weight, |it| it.rpm, |it| it.tpm];
-    let Some(by) = by.into_iter().find(|by| shares.iter().any(|share| by(share).is_some())) else {
+    let Some(by) =
+        by.into_iter().find(|by| shares.first().is_some_and(|share| by(share).is_some()))
+    else {
         return vec![1; shares.len()];
     };
     // Whole numbers: at most six digits after the point count.
@@ -443,6 +480,8 @@ mod tests {
     fn weights_are_whole_numbers_in_the_same_proportion() {
         assert_eq!(weights(&shares(&["0.7", "0.3"], &[])), [7, 3]);
         assert_eq!(weights(&shares(&["2", "x"], &["9", "9"])), [1, 0], "a weight beats rpm");
+        assert_eq!(weights(&shares(&["x", "3"], &[])), [1, 1], "the first one decides");
+        assert_eq!(weights(&shares(&["x", "3"], &["9", "18"])), [1, 2]);
         assert_eq!(weights(&shares(&["", ""], &["60", "6000"])), [1, 100]);
         assert_eq!(weights(&shares(&["", ""], &[])), [1, 1]);
         assert_eq!(weights(&shares(&["0", "0"], &[])), [1, 1]);

@@ -15,6 +15,8 @@ use crate::import::yaml::Node;
 #[derive(Default)]
 pub(super) struct Defaults<'y> {
     policy: &'static str,
+    /// Whether LiteLLM heeds weights: its other strategies do not.
+    pub(super) is_shuffled: bool,
     total_ms: Option<u64>,
     first_content_ms: Option<u64>,
     /// For each model a list of others.
@@ -27,7 +29,8 @@ pub(super) struct Defaults<'y> {
 
 impl<'y> Defaults<'y> {
     pub(super) fn of(root: &'y Node) -> Defaults<'y> {
-        let mut defaults = Defaults { policy: "weighted", ..Defaults::default() };
+        let mut defaults =
+            Defaults { policy: "weighted", is_shuffled: true, ..Defaults::default() };
         for section in ["litellm_settings", "router_settings"] {
             let Some(node) = root.get(section) else { continue };
             let at = At::new(section, node.line);
@@ -55,11 +58,21 @@ impl<'y> Defaults<'y> {
             }
             if let Some(strategy) = node.text_of("routing_strategy") {
                 defaults.policy = policy(strategy).0;
+                defaults.is_shuffled = !IGNORE_WEIGHTS.contains(&strategy);
             }
         }
         defaults
     }
 }
+
+/// Strategies that look at no weight. One that is not known may.
+const IGNORE_WEIGHTS: [&str; 5] = [
+    "least-busy",
+    "latency-based-routing",
+    "usage-based-routing",
+    "usage-based-routing-v2",
+    "cost-based-routing",
+];
 
 /// The policy that is nearest to a strategy, and what is different about it.
 fn policy(strategy: &str) -> (&'static str, Option<&'static str>) {
@@ -73,7 +86,7 @@ fn policy(strategy: &str) -> (&'static str, Option<&'static str>) {
         "usage-based-routing" | "usage-based-routing-v2" => {
             ("least_outstanding", Some("the target with the fewest requests in flight, not tokens"))
         }
-        "cost-based-routing" => ("weighted", Some("by weight, not by cost")),
+        "cost-based-routing" => ("weighted", Some("each as often as the other, not by cost")),
         _ => ("weighted", Some("by weight: the strategy is not known")),
     }
 }
