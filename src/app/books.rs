@@ -119,7 +119,7 @@ impl Names for Directory {
         kind: ObjectKind,
         text: &str,
         project: Option<&str>,
-    ) -> Option<String> {
+    ) -> Result<Option<String>, Refusal> {
         Directory::id_of(self, caller, kind, text, project)
     }
 }

@@ -57,7 +57,12 @@ impl Act<'_> {
     /// Out of use, with what belongs to it if that is asked for.
     pub(super) fn delete(&mut self) -> Result<Plan, Refusal> {
         let before = self.target()?;
-        not_deleted(&before)?;
+        if before.row.status == Status::Deleted {
+            let (kind, name) = (self.kind, &before.row.name);
+            let message =
+                format!("the {kind} `{name}` is deleted already; restore it, or purge it");
+            return Err(Refusal::conflict("deleted", message));
+        }
         let is_cascade = match self.call.query.iter().find(|(name, _)| name == "cascade") {
             None => false,
             Some((_, value)) => match value.as_str() {

@@ -41,6 +41,30 @@ fn prices_are_made_changed_and_gone_and_the_book_is_told() {
     assert_eq!(names(&list), ["openai/gpt-4o from 2027-02-01T00:00:00.000Z"]);
 }
 
+/// The undated one would be changed where the one in force was meant.
+#[test]
+fn a_price_of_several_dates_is_named_by_its_id() {
+    let office = Office::new();
+    let body =
+        |from: Value| json!({"provider": "p", "model": "m", "input": "1", "valid_from": from});
+    let old = office.create(Prices, body(Value::Null));
+    let change = json!({"input": "2"});
+    office.ok(Prices, Verb::Update, "p/m", change.clone());
+    let new = office.create(Prices, body("2027-02-01T00:00:00Z".into()));
+    office.create(Prices, json!({"provider": "p", "model": "m-mini", "input": "1"}));
+    for verb in [Verb::Update, Verb::Delete, Verb::Show] {
+        let refusal = office.refused(Prices, verb, "p/m", change.clone());
+        assert_eq!((refusal.status, refusal.code), (409, "ambiguous"), "{verb:?}");
+        for part in [text(&old, "id"), text(&new, "id"), "from 2027-02-01", "use the id"] {
+            assert!(refusal.message.contains(part), "{}", refusal.message);
+        }
+    }
+    office.ok(Prices, Verb::Update, text(&new, "name"), change.clone());
+    office.ok(Prices, Verb::Delete, text(&old, "id"), Value::Null);
+    let shown = office.show(Prices, "p/m");
+    assert_eq!(text(&shown, "id"), text(&new, "id"), "now only one has the name");
+}
+
 #[test]
 fn rates_are_made_changed_and_gone_and_the_table_is_told() {
     let office = Office::new();
