@@ -85,11 +85,23 @@ fn a_key_with_the_secret_of_a_file_s_key_waits_until_the_file_drops_it() {
     office.directory.set_file_objects(file.clone(), now).expect("reloaded");
     let name = |office: &Office| office.entry(secret).map(|it| it.grant.key_name.to_string());
     assert_eq!(name(&office).as_deref(), Some("filed"));
-    assert_eq!(name(&office.reopened(file)).as_deref(), Some("filed"));
+    let again = office.reopened(file);
+    assert_eq!(name(&again).as_deref(), Some("filed"));
+    for office in [&office, &again] {
+        let told = office.directory.shadowed().expect("told");
+        assert!(told.len() == 1 && told[0].contains("the key `stored` (key_"), "{told:?}");
+    }
     let other = json!({"name": "third", "secret": secret});
     assert_eq!(office.refused(Keys, Verb::Create, "", other).code, "secret_taken");
     office.directory.set_file_objects(default_file(), now).expect("reloaded");
     assert_eq!(name(&office).as_deref(), Some("stored"));
+    assert_eq!(office.directory.shadowed().expect("told"), [""; 0]);
+    let made = office.create(Projects, json!({"name": "search"}));
+    let mut file = default_file();
+    file.projects.push(FileProject { name: "search".to_owned(), ..file.projects[0].clone() });
+    office.directory.set_file_objects(file, now).expect("reloaded");
+    let told = office.directory.shadowed().expect("told");
+    assert!(told.len() == 1 && told[0].contains(text(&made, "id")), "{told:?}");
 }
 
 /// The file's objects have no id but their name, which a stored key of another project may have too.
