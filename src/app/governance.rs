@@ -169,6 +169,7 @@ fn objects_of(config: &Config) -> FileObjects {
         keys: config.keys.iter().map(|key| (key.sha256.0, grant(key))).collect(),
         prices: config.prices.clone(),
         rates: config.rates.clone(),
+        providers: config.providers.iter().map(|provider| provider.name.clone()).collect(),
         price_groups: config
             .price_groups
             .iter()

@@ -5,10 +5,17 @@ use Resource::{Prices, Rates};
 
 #[test]
 fn prices_are_made_changed_and_gone_and_the_book_is_told() {
-    let office = Office::new();
+    let file = FileObjects { providers: vec!["openai".to_owned()], ..default_file() };
+    let office = Office::with(file, objects::open(None).expect("a store"));
+    let body = json!({"provider": "openia", "model": "gpt-4o", "input": "2.5"});
+    let made = office.create(Prices, body);
+    assert!(made["warnings"][0].as_str().is_some_and(|it| it.contains("openia")), "{made}");
+    office.ok(Prices, Verb::Delete, text(&made, "id"), Value::Null);
+    office.changed.lock().expect("no panic").clear();
     let body = json!({"provider": "openai", "model": "gpt-4o", "input": "2.5", "output": "10"});
     let made = office.create(Prices, body.clone());
     let id = text(&made, "id");
+    assert_eq!(made["warnings"], Value::Null, "of a provider that there is");
     assert_eq!((text(&made, "name"), text(&made, "input")), ("openai/gpt-4o", "2.5"));
     assert_eq!(*office.changed.lock().expect("no panic"), [Changed::Prices]);
     let input = |office: &Office| -> Vec<Option<String>> {
