@@ -352,6 +352,7 @@ mod tests {
             column: Some(3),
             message: message.to_owned(),
             field: None,
+            file: None,
         };
         let fault = Fault::configuration(&[problem(7, "one"), problem(9, "two")]);
         assert_eq!(fault.status, 422);

@@ -92,6 +92,9 @@ pub struct Problem {
     /// The path of the field (`model[0].targets[1].provider`), if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// The file, if it is not the configuration file itself but one that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// What is wrong, and the cure.
     pub message: String,
     /// Where, from 1.
@@ -104,9 +107,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}:")?;
+        }
         match (self.line, self.column) {
             (Some(line), Some(column)) => write!(f, "{line}:{column}: {}", self.message),
             (Some(line), None) => write!(f, "{line}: {}", self.message),
+            _ if self.file.is_some() => write!(f, " {}", self.message),
             _ => f.write_str(&self.message),
         }
     }

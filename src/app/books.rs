@@ -99,6 +99,18 @@ impl Books {
         }
     }
 
+    /// What of the store the file stands before, told in the log and answered.
+    pub(super) fn shadowed(&self) -> Vec<String> {
+        let shadowed = self.directory.shadowed().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what the file stands before in the store is not known now");
+            Vec::new()
+        });
+        for what in &shadowed {
+            tracing::warn!("{what}");
+        }
+        shadowed
+    }
+
     /// Tells the head of the audit log: what is cut off behind a head that somebody remembers is
     /// missed.
     pub(super) fn tell_audit_head(&self) {
@@ -124,7 +136,7 @@ impl Names for Directory {
         kind: ObjectKind,
         text: &str,
         project: Option<&str>,
-    ) -> Option<String> {
+    ) -> Result<Option<String>, Refusal> {
         Directory::id_of(self, caller, kind, text, project)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::build::cidr;
 use crate::admit::{LimitSet, QueueSettings, ScopeKind, Terms};
 use crate::auth::{Aliases, Grant, Names};
-use crate::config::{self, Config, OnDisconnect};
+use crate::config::{self, Config, Fault, Loaded, OnDisconnect};
 use crate::directory::{FileAccount, FileObjects, FileProject, FileUser};
 use crate::ident::{AccountId, Alias, KeyId, ProjectId};
 use crate::price::{Book, Entry, RateRow, Rates};
@@ -30,6 +30,12 @@ pub(super) fn pricing(config: &Config, stored: &Stored) -> Pricing {
         rates: Rates::new(rates),
         default: config.default_price.clone().map(Arc::new),
     }
+}
+
+/// The currencies that neither the file nor the store has a rate for.
+pub(super) fn unrated(loaded: &Loaded, stored: &Stored) -> Vec<Fault> {
+    let missing = loaded.unrated.iter().filter(|it| !it.is_met_by(&stored.rates));
+    missing.map(|it| it.fault.clone()).collect()
 }
 
 /// What governs each route, in the order of the file.
@@ -163,6 +169,7 @@ fn objects_of(config: &Config) -> FileObjects {
         keys: config.keys.iter().map(|key| (key.sha256.0, grant(key))).collect(),
         prices: config.prices.clone(),
         rates: config.rates.clone(),
+        providers: config.providers.iter().map(|provider| provider.name.clone()).collect(),
         price_groups: config
             .price_groups
             .iter()

@@ -26,14 +26,14 @@ pub(super) trait Names {
     /// The name of an object by its id.
     fn name_of(&self, kind: ObjectKind, id: &str) -> Option<String>;
     /// The id of an object by its id or by its name, among what the caller sees; of a key in this
-    /// project, if one is named.
+    /// project, if one is named. A name that fits several is refused.
     fn id_of(
         &self,
         caller: &Caller,
         kind: ObjectKind,
         text: &str,
         project: Option<&str>,
-    ) -> Option<String>;
+    ) -> Result<Option<String>, Refusal>;
 }
 
 /// What can be reported about.
@@ -229,22 +229,21 @@ impl Reports {
     }
 
     fn filter(&self, caller: &Caller, query: &Parameters) -> Result<Filter, Refusal> {
-        let project = find(query, "project");
-        let id = |name: &str, kind: ObjectKind| match find(query, name) {
-            None => Ok(None),
-            // Two accounts may have a key of the same name: each finds its own.
-            Some(text) => {
-                self.names.id_of(caller, kind, text, project).map(Some).ok_or_else(|| {
-                    let message = format!("`{name}`: there is none with this id or name");
-                    Refusal::new(404, "not_found", message).of(name)
-                })
-            }
+        let id = |name: &str, kind: ObjectKind, project: Option<&str>| {
+            let Some(text) = find(query, name) else { return Ok(None) };
+            let found = self.names.id_of(caller, kind, text, project);
+            found.map_err(|refusal| refusal.of(name))?.map(Some).ok_or_else(|| {
+                let message = format!("`{name}`: there is none with this id or name");
+                Refusal::new(404, "not_found", message).of(name)
+            })
         };
+        let project = id("project", ObjectKind::Project, None)?;
         Ok(Filter {
-            account: id("account", ObjectKind::Account)?,
-            project: id("project", ObjectKind::Project)?,
-            user: id("user", ObjectKind::User)?,
-            key: id("key", ObjectKind::Key)?,
+            account: id("account", ObjectKind::Account, None)?,
+            user: id("user", ObjectKind::User, None)?,
+            // Two projects may have a key of the same name: each finds its own.
+            key: id("key", ObjectKind::Key, project.as_deref())?,
+            project,
             model: find(query, "model").map(str::to_owned),
         })
     }

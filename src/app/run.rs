@@ -17,11 +17,11 @@ use crate::admit::Budget;
 use crate::app::books::{Books, OwnReports, database};
 use crate::app::build::{BuildFault, Builder, certificates, listener_settings};
 use crate::app::descriptors::connection_limit;
-use crate::app::governance::{Revisions, file_objects};
+use crate::app::governance::{Revisions, file_objects, unrated};
 use crate::app::slow::{self, Reloader, Slow, Wish};
 use crate::app::worker::{self, Order, Start};
 use crate::clock;
-use crate::config::{self, Config, Loaded, StorePath};
+use crate::config::{self, Config, Fault, Loaded, StorePath};
 use crate::listener::{Acceptor, Load, Loads, ServerTls, WorkerPort, bind};
 use crate::meter::{Counters, Meter};
 use crate::proxy::{FaultHook, Shared, Worker};
@@ -52,6 +52,8 @@ pub enum StartFault {
     Store(#[from] store::StoreError),
     #[error("log.access: {destination} cannot be written to: {cause}; {}", write_cure(.cause, "log.access"))]
     AccessLog { destination: String, cause: io::Error },
+    #[error("{}", lines(.0))]
+    Unrated(Vec<Fault>),
     #[error("admin.token is empty; give it a value, or remove it")]
     EmptyToken,
     #[error("the admin token cannot be kept in {}: {cause}; {}, or set admin.token", .file.display(), write_cure(.cause, "store.path"))]
@@ -64,7 +66,10 @@ impl StartFault {
     /// Is the configuration at fault? Else it is the machine: the same file may do another time.
     pub fn is_of_the_configuration(&self) -> bool {
         match self {
-            StartFault::Build(_) | StartFault::Certificate(_) | StartFault::EmptyToken => true,
+            StartFault::Build(_)
+            | StartFault::Certificate(_)
+            | StartFault::Unrated(_)
+            | StartFault::EmptyToken => true,
             StartFault::Journal(store::OpenError::TooSmall { .. }) => true,
             StartFault::Journal(store::OpenError::Io { cause, .. })
             | StartFault::Journal(store::OpenError::Store(store::StoreError::Io {
@@ -75,6 +80,10 @@ impl StartFault {
             _ => false,
         }
     }
+}
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// What `verify` finds as well: the path itself is wrong.
@@ -188,10 +197,16 @@ pub fn start(options: Options) -> Result<Running, StartFault> {
     let mut revisions = Revisions::default();
     let file = file_objects(config, &mut revisions, 1);
     let books = Arc::new(Books::open(config, file, &journal, changed, now)?);
-    let snapshot = builder.build(config, &books.stored(), 1)?;
+    let stored = books.stored();
+    let missing = unrated(&options.loaded, &stored);
+    if !missing.is_empty() {
+        return Err(StartFault::Unrated(missing));
+    }
+    let snapshot = builder.build(config, &stored, 1)?;
     books.keep_prices(&snapshot.pricing);
     books.restore(&snapshot, now)?;
     books.tell_audit_head();
+    books.shadowed();
     let shared = Arc::new(Shared {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         keyring: books.keyring.clone(),

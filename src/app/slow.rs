@@ -1,7 +1,7 @@
 //! Everything that is not on the path of a request: reloads on a thread of their own, and health,
 //! metrics, the admin API and name look-ups on the slow thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use crate::admin::{self, Problem, Token};
 use crate::app::books::{Books, tidy};
 use crate::app::build::{Builder, certificates, listener_settings};
 use crate::app::control::Controls;
-use crate::app::governance::{Revisions, file_objects};
+use crate::app::governance::{Revisions, file_objects, unrated};
 use crate::app::worker::Order;
 use crate::clock;
 use crate::config::{self, Config, Fault, Fingerprint, How, Loaded};
@@ -267,18 +267,24 @@ fn try_reload(slow: &Slow, reloader: &mut Reloader, watch: Option<&config::Watch
             if let Some(watch) = watch {
                 watch.follow(faults.fingerprint);
             }
-            return Err(faults.faults.iter().map(problem_of).collect());
+            return Err(faults.faults.iter().map(|fault| problem_of(fault, path)).collect());
         }
     };
     if let Some(watch) = watch {
-        watch.follow(loaded.fingerprint);
+        watch.follow(loaded.fingerprint.clone());
     }
     if let Some(what) = emptied(&slow.config.load(), &loaded.config) {
         return Err(problem(&format!(
             "there is no [[{what}]] any more, as in a file that is being written; to serve such a configuration, restart"
         )));
     }
-    for warning in &loaded.warnings {
+    // Whether a rate is missing is known here.
+    let missing = unrated(&loaded, &slow.books.stored());
+    if !missing.is_empty() {
+        return Err(missing.iter().map(|fault| problem_of(fault, path)).collect());
+    }
+    let is_known = |warning: &&Fault| !loaded.unrated.iter().any(|it| it.warning == **warning);
+    for warning in loaded.warnings.iter().filter(is_known) {
         tracing::warn!(%warning, "configuration");
     }
     apply(slow, reloader, loaded.config)
@@ -302,6 +308,7 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
         .directory
         .set_file_objects(file, clock::now())
         .map_err(|e| problem(&e.to_string()))?;
+    let warnings = slow.books.shadowed();
     reloader.listener_settings.store(Arc::new(listener_settings(&config)));
     slow.shared.requests.set_limit(config.server.limits.requests as u64);
     slow.shared.body_memory.set_limit(config.server.limits.body_memory_bytes);
@@ -329,6 +336,7 @@ fn apply(slow: &Slow, reloader: &mut Reloader, config: Config) -> Outcome {
         "changes": list,
         "keys": {"added": keys.added, "changed": keys.replaced, "removed": keys.removed},
         "needs_restart": needs_restart,
+        "warnings": warnings,
     }))
 }
 
@@ -368,11 +376,12 @@ fn problem(message: &str) -> Vec<Problem> {
     vec![Problem { message: message.to_owned(), ..Problem::default() }]
 }
 
-fn problem_of(fault: &Fault) -> Problem {
+fn problem_of(fault: &Fault, path: &Path) -> Problem {
     let known = |at: usize| Some(at).filter(|&at| at > 0);
     let cure = if fault.cure.is_empty() { String::new() } else { format!("; {}", fault.cure) };
     Problem {
         field: None,
+        file: (Path::new(&fault.file) != path).then(|| fault.file.clone()),
         message: format!("{}{cure}", fault.message),
         line: known(fault.line),
         column: known(fault.column),

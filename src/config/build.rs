@@ -20,7 +20,7 @@ use super::values::{Node, Value};
 mod callers;
 mod prices;
 
-pub(super) use prices::{Included, documents};
+pub(super) use prices::{Included, currencies, documents, is_between};
 
 /// Below this a secret can be guessed.
 const SHORT_SECRET_CHARS: usize = 8;
@@ -54,7 +54,6 @@ pub(super) fn config(root: &Node, included: &mut [Included<'_>], sink: &mut Sink
         users,
         keys,
     };
-    prices::currencies(&config, root, sink);
     prices::unpriced(&config, root, sink);
     prices::free_budgets(&config, root, sink);
     config

@@ -154,7 +154,8 @@ impl<'a> Sink<'a> {
         (sorted(&mut self.faults), sorted(&mut self.warnings))
     }
 
-    fn locate(&self, offset: usize, message: String, cure: String) -> Fault {
+    /// A fault at a byte of the text, which is noted nowhere.
+    pub(super) fn locate(&self, offset: usize, message: String, cure: String) -> Fault {
         let (line, column) = position(self.text, offset);
         Fault { file: self.file.to_owned(), line, column, message, cure }
     }

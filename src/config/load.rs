@@ -18,6 +18,8 @@ use super::keys::{PRICE_FILE, ROOT};
 use super::read::Reader;
 use super::settings::{Config, PemFile};
 use super::values::{Document, Item, Node, Value};
+use crate::money::Currency;
+use crate::price::RateRow;
 
 /// Far above any configuration that somebody writes, and little enough to hold.
 const LARGEST_CONFIG_BYTES: u64 = 8 << 20;
@@ -34,6 +36,27 @@ pub struct Loaded {
     pub fingerprint: Fingerprint,
     /// What may be a mistake.
     pub warnings: Vec<Fault>,
+    /// Currencies without a rate in the file: a fault unless the store has one. They are among the
+    /// warnings, too.
+    pub unrated: Vec<Unrated>,
+}
+
+/// What is charged in one currency and costs another, with no rate in the file between the two.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unrated {
+    pub charged: Currency,
+    pub priced: Currency,
+    /// For whoever knows that there is no such rate anywhere.
+    pub fault: Fault,
+    /// For whoever knows the file alone.
+    pub warning: Fault,
+}
+
+impl Unrated {
+    /// Does one of these rates serve?
+    pub fn is_met_by(&self, rates: &[RateRow]) -> bool {
+        rates.iter().any(|row| build::is_between(row, self.charged, self.priced))
+    }
 }
 
 /// Files and digests of what they hold; none for a file that cannot be read.
@@ -132,6 +155,8 @@ fn parse_with(
         }
         build::config(&root, &mut included, &mut sink)
     });
+    let unrated = config.as_ref().map(|config| build::currencies(config, &root, &mut sink));
+    let unrated = unrated.unwrap_or_default();
     let is_clean = sink.is_clean() && included.iter().all(|file| file.sink.is_clean());
     let (mut faults, mut warnings) = sink.finish();
     for file in included {
@@ -142,7 +167,7 @@ fn parse_with(
     match config.filter(|_| is_clean) {
         Some(config) => {
             let files = fingerprint.files().map(Path::to_owned).collect();
-            Ok(Loaded { config, files, fingerprint, warnings })
+            Ok(Loaded { config, files, fingerprint, warnings, unrated })
         }
         None => Err(Faults { faults, fingerprint }),
     }

@@ -35,7 +35,7 @@ pub use choices::{
 };
 pub use diff::{Change, How, diff};
 pub use fault::{Fault, Faults};
-pub use load::{Fingerprint, Loaded, load, parse, place};
+pub use load::{Fingerprint, Loaded, Unrated, load, parse, place};
 pub use net::{BaseUrl, Cidr};
 pub use presets::{PROVIDERS, ProviderPreset};
 pub use reference::{init, reference};

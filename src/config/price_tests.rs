@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::keys::UNITS;
-use super::tests::{HEAD, config, env, fault, faults, warnings};
+use super::tests::{HEAD, config, env, fault, read, warnings};
 use super::*;
 use crate::money::{Currency, PICO};
 use crate::price::Prices;
@@ -114,10 +114,6 @@ fn each_mistake_about_prices_has_its_own_sentence_and_cure() {
             "input = \"1\"\nvalid_from = \"2026-01-01\"",
             r#""valid_from" in [[price]] must be a time of RFC 3339, and "2026-01-01" has no time of day; write for example "2027-01-31T00:00:00Z""#,
         ),
-        (
-            "input = \"1\"\ncurrency = \"EUR\"",
-            r#"[[account]] "default" is charged in USD, and there are prices in EUR, but no [[rate]] between the two; add a [[rate]] with from = "EUR" and to = "USD", or change the currency"#,
-        ),
     ] {
         assert_eq!(price(text), want, "{text}");
     }
@@ -162,14 +158,26 @@ fn each_mistake_about_prices_has_its_own_sentence_and_cure() {
 #[test]
 fn an_account_in_another_currency_needs_a_rate() {
     let account = "[[account]]\nname = \"a\"\ncurrency = \"EUR\"\n";
+    let text = format!("{HEAD}{PRICE}{account}");
+    let loaded = read(&text).unwrap_or_else(|faults| panic!("{faults}"));
+    let unrated: Vec<String> = loaded.unrated.iter().map(|it| it.fault.to_string()).collect();
     assert_eq!(
-        faults(&format!("{HEAD}{PRICE}{account}")),
+        unrated,
         [
             r#"f.toml:21:12: [[account]] "a" is charged in EUR, and there are prices in USD, but no [[rate]] between the two; add a [[rate]] with from = "USD" and to = "EUR", or change the currency"#
         ]
     );
+    assert_eq!(
+        warnings(&text),
+        [
+            r#"f.toml:21:12: [[account]] "a" is charged in EUR, and there are prices in USD, but no [[rate]] between the two, unless one was made by `foretoken rates create`; add a [[rate]] with from = "USD" and to = "EUR", or change the currency"#
+        ]
+    );
     let rate = "[[rate]]\nfrom = \"EUR\"\nto = \"USD\"\nrate = \"1.08\"\n";
     assert_eq!(warnings(&format!("{HEAD}{PRICE}{account}{rate}")), [""; 0], "either way round");
+    let of_default = PRICE.replace("model = \"m\"", "model = \"m\"\ncurrency = \"EUR\"");
+    let told = warnings(&format!("{HEAD}{of_default}"));
+    assert!(told.len() == 1 && told[0].contains("[[account]] \"default\""), "{told:?}");
     // Nobody pays by the account that is not written down, and no account has this group's prices.
     let other = HEAD
         .replace("[[key]]", "[[project]]\nname = \"x\"\naccount = \"a\"\n[[key]]\nproject = \"x\"");

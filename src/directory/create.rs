@@ -61,6 +61,15 @@ impl Act<'_> {
         if let Some(shown) = secret.and_then(|secret| secret.shown) {
             body.insert(secret_field(self.kind).to_owned(), shown.reveal().into());
         }
+        if let Doc::Price(entry) = &card.stored.doc
+            && !self.is_provider(&entry.provider)
+        {
+            let warning = format!(
+                "there is no [[provider]] `{}` in the configuration: the price counts from when there is",
+                entry.provider
+            );
+            body.insert("warnings".to_owned(), vec![warning].into());
+        }
         plan.reply = Reply { status: 201, body: Value::Object(body) };
         Ok(plan)
     }
@@ -214,6 +223,10 @@ impl Act<'_> {
         }
         let message = format!("the configuration file has a {kind} `{name}`; choose another name");
         Err(Refusal::conflict("name_taken", message).of("name"))
+    }
+
+    fn is_provider(&self, name: &str) -> bool {
+        self.directory.state().filed.objects.providers.iter().any(|known| known == name)
     }
 
     /// A group is one that has a markup, or prices of its own.

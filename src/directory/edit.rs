@@ -33,6 +33,7 @@ impl Act<'_> {
             (owners.account, owners.project, owners.user);
         after.stored.doc = draft.doc;
         fixed(&before, &after)?;
+        self.check_currency(&before, &after)?;
         self.check(Some(&before), &after)?;
         if after == before {
             return Ok(self.unchanged(&before));
@@ -46,6 +47,41 @@ impl Act<'_> {
         self.replying(plan, &after)
     }
 
+    /// An account's currency may still be chosen while nothing was booked in it.
+    fn check_currency(&self, before: &Card, after: &Card) -> Result<(), Refusal> {
+        match (&before.stored.doc, &after.stored.doc) {
+            (Doc::Account(old), Doc::Account(new)) if old.currency != new.currency => {}
+            _ => return Ok(()),
+        }
+        let (id, spent) = (&before.row.id, &self.directory.live.spent);
+        let history = spent.history(id, ScopeKind::Account, "", None, 0);
+        // The store lags behind: a request that is under way has used its key already.
+        let is_booked = !history.map_err(|error| Refusal::store(&error))?.is_empty()
+            || self.has_used_keys(&before.row)?;
+        if is_booked {
+            let message = "what was booked in a currency stays in it; make another account";
+            return Err(Refusal::value("currency", message));
+        }
+        Ok(())
+    }
+
+    fn has_used_keys(&self, owner: &ObjectRow) -> Result<bool, Refusal> {
+        let mut last: Option<ObjectRow> = None;
+        loop {
+            let rows = self.page_of(ObjectKind::Key, owner, last.as_ref(), PAGE_ROWS)?;
+            let is_end = rows.len() < PAGE_ROWS;
+            last = rows.last().cloned();
+            for row in rows {
+                if self.directory.last_used(&Act::card(row)?).is_some() {
+                    return Ok(true);
+                }
+            }
+            if is_end {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Fields of the patch that mean nothing: with null they would vanish unseen.
     fn check_patch(&self) -> Result<(), Refusal> {
         let nulls = self.body.iter().filter(|(_, value)| value.is_null());
@@ -57,7 +93,12 @@ impl Act<'_> {
     /// Out of use, with what belongs to it if that is asked for.
     pub(super) fn delete(&mut self) -> Result<Plan, Refusal> {
         let before = self.target()?;
-        not_deleted(&before)?;
+        if before.row.status == Status::Deleted {
+            let (kind, name) = (self.kind, &before.row.name);
+            let message =
+                format!("the {kind} `{name}` is deleted already; restore it, or purge it");
+            return Err(Refusal::conflict("deleted", message));
+        }
         let is_cascade = match self.call.query.iter().find(|(name, _)| name == "cascade") {
             None => false,
             Some((_, value)) => match value.as_str() {
@@ -320,12 +361,6 @@ fn fixed(before: &Card, after: &Card) -> Result<(), Refusal> {
         let field = if old.kind == ObjectKind::Key { "project" } else { "account" };
         let message = format!("a {} stays in its account; make another one there", old.kind);
         return Err(Refusal::value(field, message));
-    }
-    if let (Doc::Account(old), Doc::Account(new)) = (&before.stored.doc, &after.stored.doc)
-        && old.currency != new.currency
-    {
-        let message = "what was booked in a currency stays in it; make another account";
-        return Err(Refusal::value("currency", message));
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ pub struct FileObjects {
     pub keys: Vec<(Digest, Grant)>,
     pub prices: Vec<price::Entry>,
     pub rates: Vec<price::RateRow>,
+    /// The names of the providers, for which prices can be made.
+    pub providers: Vec<String>,
     /// The markup of each price group, in 1/10,000.
     pub price_groups: BTreeMap<String, u32>,
 }

@@ -141,11 +141,39 @@ impl Directory {
             grant.project_models = globs.get(grant.project.as_str()).cloned();
             (*digest, grant)
         });
-        let changes = self.live.keyring.set_file_keys(keys.collect());
+        self.live.keyring.set_file_keys(keys.collect())
+    }
+
+    /// What was made here and cannot be used, or not by its name, since the file has the like: a
+    /// sentence for each.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn shadowed(&self) -> Result<Vec<String>, StoreError> {
+        let mut told = Vec::new();
         for id in self.live.keyring.hidden() {
-            tracing::warn!(key = %id, "a stored key has the secret of a key of the file, which counts");
+            let name = self.name_of(ObjectKind::Key, id.as_str()).unwrap_or_default();
+            told.push(format!(
+                "the key `{name}` ({id}) has the secret of a [[key]] of the configuration file, which \
+                 counts; what it allows and limits is not in force"
+            ));
         }
-        changes
+        let filed = self.state().filed.clone();
+        for card in filed.cards.values() {
+            let Card { row, .. } = card;
+            if matches!(row.kind, ObjectKind::Price | ObjectKind::Rate) {
+                continue;
+            }
+            let Some(stored) = self.objects.by_name(row.kind, &row.project, &row.name)? else {
+                continue;
+            };
+            let (kind, name, id) = (row.kind, &row.name, &stored.id);
+            told.push(format!(
+                "the {kind} `{name}` ({id}) has the name of a [[{kind}]] of the configuration \
+                 file; name it by its id, or rename one of the two"
+            ));
+        }
+        Ok(told)
     }
 
     /// The file was edited: what was spent before counts in budgets that are new.

@@ -30,31 +30,150 @@ impl Directory {
         let Some(text) = call.id.as_deref().filter(|text| !text.is_empty()) else {
             return Err(Refusal::new(400, "invalid_request", format!("name the {kind}")));
         };
-        let missing = || {
-            let message = format!("there is no {kind} `{}`", shortened(text));
-            Refusal::new(404, "not_found", message)
-        };
-        if let Some(card) = self.by_id(kind, text)? {
-            if caller.sees(&card.row) {
+        let found = self.by_id(kind, text)?;
+        let within = self.project_asked(caller, kind, call, found.as_ref())?;
+        let is_within = |row: &ObjectRow| within.as_ref().is_none_or(|id| *id == row.project);
+        let found = found.filter(|card| is_within(&card.row));
+        // An id that was made here is nobody's name by chance, and means one object whatever others
+        // are called.
+        let is_sure = found.as_ref().is_some_and(|card| !card.is_filed);
+        if !is_sure {
+            let mut cards = self.named(caller, kind, text, (call.verb, within.as_deref()))?;
+            // The file's objects have no id but their name. Of these the deleted one is meant.
+            let is_back = matches!(call.verb, Verb::Restore | Verb::Purge)
+                && cards.iter().any(|card| card.row.status == Status::Deleted);
+            let filed = found.iter().filter(|card| caller.sees(&card.row) && !is_back);
+            cards.extend(filed.cloned());
+            if cards.len() > 1 {
+                return Err(self.ambiguous(kind, text, cards));
+            }
+            if let Some(card) = cards.pop() {
                 return Ok(card);
             }
-            if call.verb.is_read() {
-                return Err(missing());
+        }
+        match found {
+            Some(card) if caller.sees(&card.row) => Ok(card),
+            Some(_) if !call.verb.is_read() => {
+                let message = format!("the {kind} `{}` is not yours", shortened(text));
+                Err(Refusal::forbidden(message))
             }
-            let message = format!("the {kind} `{}` is not yours", shortened(text));
-            return Err(Refusal::forbidden(message));
+            _ => {
+                let project = within.map(|id| format!(" in the project `{}`", self.called(&id)));
+                let project = project.unwrap_or_default();
+                let message = format!("there is no {kind} `{}`{project}", shortened(text));
+                Err(Refusal::new(404, "not_found", message))
+            }
         }
-        // A name is only looked for among what the caller sees.
-        let mut rows = self.by_name(caller, kind, text, call)?;
-        if rows.is_empty() && matches!(call.verb, Verb::Show | Verb::Restore | Verb::Purge) {
-            rows = self.deleted_by_name(caller, kind, text)?;
+    }
+
+    /// The id of the project to which a call for a key confines itself. `found` is what has the id that
+    /// the call names: its project may be deleted.
+    fn project_asked(
+        &self,
+        caller: &Caller,
+        kind: ObjectKind,
+        call: &Call,
+        found: Option<&Card>,
+    ) -> Result<Option<String>, Refusal> {
+        let wanted = call.query.iter().find(|(name, _)| name == "project");
+        let Some((_, project)) = wanted.filter(|_| kind == ObjectKind::Key) else {
+            return Ok(None);
+        };
+        if found.is_some_and(|card| card.row.project == *project) {
+            return Ok(Some(project.clone()));
         }
-        if rows.len() > 1 {
-            let message =
-                format!("more than one {kind} is called `{}`; use the id", shortened(text));
-            return Err(Refusal::conflict("ambiguous", message));
+        Ok(Some(self.owner(caller, ObjectKind::Project, project, "project")?.row.id))
+    }
+
+    /// What has this name in the store, or of prices and rates also in the file, among what the caller
+    /// sees: what is in use, else what is deleted. For what brings back or takes away the other way
+    /// round.
+    fn named(
+        &self,
+        caller: &Caller,
+        kind: ObjectKind,
+        name: &str,
+        (verb, project): (Verb, Option<&str>),
+    ) -> Result<Vec<Card>, Refusal> {
+        let live = || match kind {
+            ObjectKind::Price | ObjectKind::Rate => self.versions(caller, kind, name),
+            _ => self.by_name(caller, kind, name, project),
+        };
+        let deleted = || self.deleted_by_name(caller, kind, name, project);
+        let cards = match verb {
+            Verb::Restore | Verb::Purge => {
+                let cards = deleted()?;
+                if cards.is_empty() { live()? } else { cards }
+            }
+            _ => {
+                let cards = live()?;
+                if cards.is_empty() { deleted()? } else { cards }
+            }
+        };
+        let is_gone = cards.iter().all(|card| card.row.status == Status::Deleted);
+        let is_for_the_deleted = matches!(verb, Verb::Show | Verb::Restore | Verb::Purge);
+        // Whichever of the deleted ones: the answer is that it is deleted.
+        let most = if is_gone && !is_for_the_deleted { 1 } else { usize::MAX };
+        Ok(cards.into_iter().take(most).collect())
+    }
+
+    /// Prices or rates with this name, of whatever day they begin to count.
+    fn versions(
+        &self,
+        caller: &Caller,
+        kind: ObjectKind,
+        name: &str,
+    ) -> Result<Vec<Card>, Refusal> {
+        let fits = |row: &ObjectRow| {
+            let rest = row.name.strip_prefix(name);
+            let is_version = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" from "));
+            is_version && caller.sees(row)
+        };
+        let mut rows = Vec::new();
+        let each = self.objects.each(kind, &mut |row| {
+            if row.status != Status::Deleted && fits(&row) {
+                rows.push(row);
+            }
+        });
+        each.map_err(|error| Refusal::store(&error))?;
+        let filed = self.state().filed.clone();
+        // What is called exactly so is found by its id already.
+        let of_file = filed.all(kind).filter(|card| fits(&card.row) && card.row.name != name);
+        let stored = rows.into_iter().map(Act::card);
+        stored.chain(of_file.cloned().map(Ok)).collect()
+    }
+
+    /// Names all that may be meant, so that one can be chosen.
+    fn ambiguous(&self, kind: ObjectKind, text: &str, cards: Vec<Card>) -> Refusal {
+        const MOST: usize = 10;
+        let mut list: Vec<String> = cards
+            .iter()
+            .take(MOST)
+            .map(|card| {
+                let row = &card.row;
+                let name = (row.name != text && row.name != row.id).then_some(row.name.as_str());
+                let dated = name.map(|name| format!(" ({name})")).unwrap_or_default();
+                let project = (kind == ObjectKind::Key)
+                    .then(|| format!(" in the project `{}`", self.called(&row.project)));
+                let filed = if card.is_filed { " of the configuration file" } else { "" };
+                format!("`{}`{dated}{filed}{}", row.id, project.unwrap_or_default())
+            })
+            .collect();
+        if cards.len() > MOST {
+            list.push("…".to_owned());
         }
-        rows.pop().map_or_else(|| Err(missing()), Act::card)
+        let cure = match kind {
+            ObjectKind::Key => "use the id, or say in which project: --in NAME, or ?project=NAME",
+            _ => "use the id",
+        };
+        let (text, list) = (shortened(text), list.join(", "));
+        let message = format!("`{text}` fits more than one {kind}: {list}; {cure}");
+        Refusal::conflict("ambiguous", message)
+    }
+
+    /// What a project is called.
+    fn called(&self, project: &str) -> String {
+        self.name_of(ObjectKind::Project, project).unwrap_or_else(|| project.to_owned())
     }
 
     fn by_id(&self, kind: ObjectKind, id: &str) -> Result<Option<Card>, Refusal> {
@@ -70,28 +189,20 @@ impl Directory {
         caller: &Caller,
         kind: ObjectKind,
         name: &str,
-        call: &Call,
-    ) -> Result<Vec<ObjectRow>, Refusal> {
-        let named = |project: &str| {
-            let row = self.objects.by_name(kind, project, name);
-            row.map_err(|error| Refusal::store(&error))
+        project: Option<&str>,
+    ) -> Result<Vec<Card>, Refusal> {
+        let projects = match (project.or(caller.project.as_deref()), kind) {
+            (_, kind) if kind != ObjectKind::Key => vec![String::new()],
+            (Some(project), _) => vec![project.to_owned()],
+            (None, _) => self.projects_seen(caller)?,
         };
-        if kind != ObjectKind::Key {
-            return Ok(named("")?.filter(|row| caller.sees(row)).into_iter().collect());
-        }
-        let wanted = call.query.iter().find(|(name, _)| name == "project");
-        let projects = match (wanted, &caller.project) {
-            (Some((_, project)), _) => {
-                vec![self.owner(caller, ObjectKind::Project, project, "project")?.row.id]
-            }
-            (None, Some(project)) => vec![project.clone()],
-            (None, None) => self.projects_seen(caller)?,
-        };
-        let mut rows = Vec::new();
+        let mut cards = Vec::new();
         for project in projects {
-            rows.extend(named(&project)?.filter(|row| caller.sees(row)));
+            let row = self.objects.by_name(kind, &project, name);
+            let row = row.map_err(|error| Refusal::store(&error))?;
+            cards.extend(row.filter(|row| caller.sees(row)).map(Act::card).transpose()?);
         }
-        Ok(rows)
+        Ok(cards)
     }
 
     fn projects_seen(&self, caller: &Caller) -> Result<Vec<String>, Refusal> {
@@ -113,11 +224,17 @@ impl Directory {
         caller: &Caller,
         kind: ObjectKind,
         name: &str,
-    ) -> Result<Vec<ObjectRow>, Refusal> {
-        let query =
-            ListQuery { status: Some(Status::Deleted), ..ListQuery::new(kind, DELETED_ROWS_MAX) };
+        project: Option<&str>,
+    ) -> Result<Vec<Card>, Refusal> {
+        let project = project.map(str::to_owned);
+        let query = ListQuery {
+            status: Some(Status::Deleted),
+            project,
+            ..ListQuery::new(kind, DELETED_ROWS_MAX)
+        };
         let rows = self.objects.list(&query).map_err(|error| Refusal::store(&error))?;
-        Ok(rows.into_iter().filter(|row| row.name == name && caller.sees(row)).collect())
+        let named = rows.into_iter().filter(|row| row.name == name && caller.sees(row));
+        named.map(Act::card).collect()
     }
 
     /// The account, project or user that a field names. To whoever is confined, what is not there and

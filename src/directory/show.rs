@@ -100,7 +100,7 @@ impl Directory {
     }
 
     /// When a key was last used: noted in the store now and then, known to the keyring at once.
-    fn last_used(&self, card: &Card) -> Option<u64> {
+    pub(super) fn last_used(&self, card: &Card) -> Option<u64> {
         let noted = self.objects.last_used(&card.row.id).ok().flatten();
         let secrets = self.objects.secrets_of(ObjectKind::Key, &card.row.id).unwrap_or_default();
         let filed = self.state().filed.digest_of(&card.row.id);

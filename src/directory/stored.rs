@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::perform::Directory;
-use super::{Call, Caller, Resource, Verb};
+use super::{Call, Caller, Refusal, Resource, Verb};
 use crate::price;
 use crate::store::objects::ObjectKind;
 
@@ -19,14 +19,17 @@ impl Directory {
     }
 
     /// The id of an object, deleted or not, by its id or by a name that only one has. `None` if there
-    /// is none, or the store does not answer.
+    /// is none.
+    ///
+    /// # Errors
+    /// A name that fits several, and of the store.
     pub fn id_of(
         &self,
         caller: &Caller,
         kind: ObjectKind,
         text: &str,
         project: Option<&str>,
-    ) -> Option<String> {
+    ) -> Result<Option<String>, Refusal> {
         let call = Call {
             // Only the kind is looked at.
             resource: Resource::Keys,
@@ -40,6 +43,10 @@ impl Directory {
                 .collect(),
             idempotency_key: None,
         };
-        self.find(caller, kind, &call).ok().map(|card| card.row.id)
+        match self.find(caller, kind, &call) {
+            Ok(card) => Ok(Some(card.row.id)),
+            Err(refusal) if refusal.code == "ambiguous" || refusal.status >= 500 => Err(refusal),
+            Err(_) => Ok(None),
+        }
     }
 }

@@ -71,6 +71,64 @@ fn case_44_a_bad_file_changes_nothing_and_is_told_everywhere() {
     expect_text(&ask(gateway.addr, false), "well");
 }
 
+/// 2:1 of the main file would be looked at.
+#[test]
+fn a_fault_of_a_file_of_prices_is_told_with_its_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("foretoken.toml");
+    let well = saying("well");
+    let setup = fleet(&[well.addr], "");
+    let gateway = setup.start_file(&path);
+    let prices = dir.path().join("prices.toml");
+    std::fs::write(&prices, "# Prices\n[[prise]]\n").expect("written");
+    replace(&path, &format!("{}[prices]\ninclude = [\"prices.toml\"]\n", setup.text()));
+    let problems = gateway.running().reload().expect_err("a bad file of prices");
+    let file = prices.display().to_string();
+    assert_eq!(problems[0].file.as_deref(), Some(file.as_str()), "{problems:?}");
+    assert!(problems[0].to_string().starts_with(&format!("{file}:2:")), "{}", problems[0]);
+    let now = status(&gateway);
+    assert_eq!(now["reload"]["problems"][0]["file"], file, "{now}");
+}
+
+/// A rate may be in the file or in the store.
+#[test]
+fn a_rate_of_the_store_counts_for_an_account_in_another_currency() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("foretoken.toml");
+    let well = saying("well");
+    let setup = fleet(&[well.addr], "").store(&dir.path().join("foretoken.db"));
+    let gateway = setup.start_file(&path);
+    let text = setup.text()
+        + "[[price]]\nprovider = \"up\"\nmodel = \"m\"\ninput = \"1\"\n"
+        + "[[account]]\nname = \"euro\"\ncurrency = \"EUR\"\n";
+    replace(&path, &text);
+    let problems = gateway.running().reload().expect_err("no rate anywhere");
+    assert!(problems[0].message.contains("no [[rate]] between the two; add"), "{problems:?}");
+    assert!(problems[0].line.is_some(), "{problems:?}");
+    let options = || {
+        let loaded = foretoken::config::load(&path, &|_| None).expect("no fault of the file alone");
+        assert!(loaded.warnings.iter().any(|it| it.message.contains("foretoken rates create")));
+        foretoken::app::Options { loaded, path: None, fault_hook: None }
+    };
+
+    let token = format!("Bearer {ADMIN_TOKEN}");
+    let head = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let rate = br#"{"from": "USD", "to": "EUR", "rate": "0.9"}"#;
+    let made = request(gateway.admin, "POST", "/admin/v1/rates", &head, rate);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let report = gateway.running().reload().expect("the store has the rate");
+    assert_eq!(report["warnings"], serde_json::json!([]), "{report}");
+    drop(gateway);
+    drop(foretoken::app::start(options()).expect("it starts by the same rate"));
+
+    std::fs::remove_file(dir.path().join("foretoken.db")).expect("removed");
+    let Err(fault) = foretoken::app::start(options()) else { panic!("it started without a rate") };
+    assert!(
+        fault.is_of_the_configuration() && fault.to_string().contains("no [[rate]]"),
+        "{fault}"
+    );
+}
+
 #[test]
 fn case_45_a_stream_outlives_its_route() {
     let dir = tempfile::tempdir().expect("a directory");

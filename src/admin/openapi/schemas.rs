@@ -243,7 +243,13 @@ fn process() -> Vec<(&'static str, Value)> {
     let texts = || json!({ "type": "array", "items": text() });
     let problem = object(
         "A fault of the configuration.",
-        [("field", text()), ("message", text()), ("line", integer()), ("column", integer())],
+        [
+            ("field", text()),
+            ("file", said(text(), "A file that the configuration names; else its own.")),
+            ("message", text()),
+            ("line", integer()),
+            ("column", integer()),
+        ],
     );
     let error = object(
         "What went wrong: `code` for programs, `message` for people, `field` where one is at fault.",
@@ -285,7 +291,12 @@ fn process() -> Vec<(&'static str, Value)> {
             "Reloaded",
             object(
                 "",
-                [("generation", integer()), ("changes", changes), ("needs_restart", texts())],
+                [
+                    ("generation", integer()),
+                    ("changes", changes),
+                    ("needs_restart", texts()),
+                    ("warnings", said(texts(), "What of the store the file stands before.")),
+                ],
             ),
         ),
         ("OpenApi", object("", [("openapi", text())])),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::super::choices::Unpriced;
 use super::super::fault::{Sink, quote};
 use super::super::keys::UNITS;
+use super::super::load::Unrated;
 use super::super::settings::{Account, Config, Model, PriceGroup, Provider, Target, TargetModel};
 use super::super::values::{Item, Node, Span, Value};
 use crate::clock;
@@ -274,14 +275,20 @@ fn is_same_rate(one: &RateRow, other: &RateRow) -> bool {
     is_between(one, other.from, other.to) && one.valid_from_unix_ms == other.valid_from_unix_ms
 }
 
-fn is_between(row: &RateRow, one: Currency, other: Currency) -> bool {
+pub(in crate::config) fn is_between(row: &RateRow, one: Currency, other: Currency) -> bool {
     (row.from, row.to) == (one, other) || (row.from, row.to) == (other, one)
 }
 
-/// What costs dollars cannot be charged in euros without a rate.
-pub(super) fn currencies(config: &Config, root: &Node, sink: &mut Sink<'_>) {
+/// What costs dollars cannot be charged in euros without a rate. One that the admin API made may be in
+/// the store, which is not known here.
+pub(in crate::config) fn currencies(
+    config: &Config,
+    root: &Node,
+    sink: &mut Sink<'_>,
+) -> Vec<Unrated> {
+    let mut unrated = Vec::new();
     if root.nodes("rate").iter().any(|node| !node.is_sound()) || root.item("rate").broken {
-        return;
+        return unrated;
     }
     for account in &config.accounts {
         let node = root.nodes("account").iter().find(|it| it.text("name") == account.name);
@@ -307,9 +314,17 @@ pub(super) fn currencies(config: &Config, root: &Node, sink: &mut Sink<'_>) {
             );
             let span = node.map(|node| node.span("currency").clone());
             let span = span.unwrap_or_else(|| price_in(root, currency));
-            sink.fault(&span, message, cure);
+            let unless = format!("{message}, unless one was made by `foretoken rates create`");
+            unrated.push(Unrated {
+                charged: account.currency,
+                priced: currency,
+                fault: sink.locate(span.start, message, cure.clone()),
+                warning: sink.locate(span.start, unless.clone(), cure.clone()),
+            });
+            sink.warn(&span, unless, cure);
         }
     }
+    unrated
 }
 
 /// The currencies of all that an account may be charged.

@@ -5,10 +5,17 @@ use Resource::{Prices, Rates};
 
 #[test]
 fn prices_are_made_changed_and_gone_and_the_book_is_told() {
-    let office = Office::new();
+    let file = FileObjects { providers: vec!["openai".to_owned()], ..default_file() };
+    let office = Office::with(file, objects::open(None).expect("a store"));
+    let body = json!({"provider": "openia", "model": "gpt-4o", "input": "2.5"});
+    let made = office.create(Prices, body);
+    assert!(made["warnings"][0].as_str().is_some_and(|it| it.contains("openia")), "{made}");
+    office.ok(Prices, Verb::Delete, text(&made, "id"), Value::Null);
+    office.changed.lock().expect("no panic").clear();
     let body = json!({"provider": "openai", "model": "gpt-4o", "input": "2.5", "output": "10"});
     let made = office.create(Prices, body.clone());
     let id = text(&made, "id");
+    assert_eq!(made["warnings"], Value::Null, "of a provider that there is");
     assert_eq!((text(&made, "name"), text(&made, "input")), ("openai/gpt-4o", "2.5"));
     assert_eq!(*office.changed.lock().expect("no panic"), [Changed::Prices]);
     let input = |office: &Office| -> Vec<Option<String>> {
@@ -39,6 +46,30 @@ fn prices_are_made_changed_and_gone_and_the_book_is_told() {
     assert_eq!(input(&office), [Some("3".to_owned())]);
     let list = office.ok(Prices, Verb::List, "", Value::Null);
     assert_eq!(names(&list), ["openai/gpt-4o from 2027-02-01T00:00:00.000Z"]);
+}
+
+/// The undated one would be changed where the one in force was meant.
+#[test]
+fn a_price_of_several_dates_is_named_by_its_id() {
+    let office = Office::new();
+    let body =
+        |from: Value| json!({"provider": "p", "model": "m", "input": "1", "valid_from": from});
+    let old = office.create(Prices, body(Value::Null));
+    let change = json!({"input": "2"});
+    office.ok(Prices, Verb::Update, "p/m", change.clone());
+    let new = office.create(Prices, body("2027-02-01T00:00:00Z".into()));
+    office.create(Prices, json!({"provider": "p", "model": "m-mini", "input": "1"}));
+    for verb in [Verb::Update, Verb::Delete, Verb::Show] {
+        let refusal = office.refused(Prices, verb, "p/m", change.clone());
+        assert_eq!((refusal.status, refusal.code), (409, "ambiguous"), "{verb:?}");
+        for part in [text(&old, "id"), text(&new, "id"), "from 2027-02-01", "use the id"] {
+            assert!(refusal.message.contains(part), "{}", refusal.message);
+        }
+    }
+    office.ok(Prices, Verb::Update, text(&new, "name"), change.clone());
+    office.ok(Prices, Verb::Delete, text(&old, "id"), Value::Null);
+    let shown = office.show(Prices, "p/m");
+    assert_eq!(text(&shown, "id"), text(&new, "id"), "now only one has the name");
 }
 
 #[test]

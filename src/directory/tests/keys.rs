@@ -349,3 +349,22 @@ fn tokens_of_principals_are_rotated_blocked_and_end() {
     assert!(office.token(second).is_none(), "it has expired");
     assert!(!format!("{:?}", office.log()).contains("ft-admin-x"));
 }
+
+#[test]
+fn a_deleted_key_is_told_from_one_that_never_was_and_comes_back_by_its_name() {
+    let office = Office::new();
+    let first = office.create(Keys, json!({"name": "k"}));
+    office.ok(Keys, Verb::Delete, "k", Value::Null);
+    for id in ["k", text(&first, "id")] {
+        let refusal = office.refused(Keys, Verb::Delete, id, Value::Null);
+        assert_eq!((refusal.status, refusal.code), (409, "deleted"));
+        assert_eq!(refusal.message, "the key `k` is deleted already; restore it, or purge it");
+    }
+    assert_eq!(office.refused(Keys, Verb::Delete, "never", Value::Null).code, "not_found");
+    let second = office.create(Keys, json!({"name": "k"}));
+    let refusal = office.refused(Keys, Verb::Restore, "k", Value::Null);
+    assert_eq!(refusal.code, "name_taken", "the deleted one is meant: {}", refusal.message);
+    office.ok(Keys, Verb::Update, text(&second, "id"), json!({"name": "other"}));
+    let back = office.ok(Keys, Verb::Restore, "k", Value::Null);
+    assert_eq!(text(&back, "id"), text(&first, "id"));
+}

@@ -51,8 +51,39 @@ fn an_account_comes_back_as_it_was_made_and_its_terms_hold() {
     let terms = after.accounts.cell(&AccountId::from(id)).terms();
     assert_eq!((terms.markup_bps, terms.currency.as_str()), (12_500, "EUR"));
     assert_eq!(office.show(Accounts, "acme")["markup"], "1.25");
-    let refusal = office.refused(Accounts, Verb::Update, "acme", json!({"currency": "USD"}));
+    for wrong in [json!({"price_group": "none"}), json!({"markup": null, "price_group": "none"})] {
+        let refusal = office.refused(Accounts, Verb::Update, "acme", wrong);
+        assert_eq!((refusal.status, refusal.field.as_deref()), (422, Some("price_group")));
+    }
+}
+
+#[test]
+fn the_currency_of_an_account_is_fixed_by_the_first_booking() {
+    let office = Office::new();
+    let made = office.create(Accounts, json!({"name": "acme", "currency": "EUR"}));
+    let id = AccountId::from(text(&made, "id"));
+    let change = |to: &str| {
+        let body = json!({ "currency": to });
+        office.perform(&owner(), &call(Accounts, Verb::Update, "acme", body))
+    };
+    change("USD").expect("nothing was booked");
+    assert_eq!(office.accounts.cell(&id).terms().currency.as_str(), "USD");
+
+    let spent = admit::Spent { at_unix_ms: START_UNIX_MS, cost_pico: 7, ..Default::default() };
+    *office.history.answer.lock().expect("no panic") = Some(vec![spent]);
+    let refusal = change("EUR").expect_err("booked");
     assert_eq!((refusal.status, refusal.field.as_deref()), (422, Some("currency")));
+    *office.history.answer.lock().expect("no panic") = None;
+    assert_eq!(change("EUR").expect_err("nobody knows").code, "store_unavailable");
+
+    // In use, and the record is still under way.
+    *office.history.answer.lock().expect("no panic") = Some(Vec::new());
+    office.create(Resource::Projects, json!({"name": "web", "account": "acme"}));
+    let key = office.create(Resource::Keys, json!({"name": "k", "project": "web"}));
+    change("EUR").expect("a key that nobody used");
+    let used = [(text(&key, "id").into(), START_UNIX_MS)];
+    office.directory.note_used(&used).expect("noted");
+    assert_eq!(change("USD").expect_err("used").field.as_deref(), Some("currency"));
 }
 
 #[test]

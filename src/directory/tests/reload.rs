@@ -85,11 +85,65 @@ fn a_key_with_the_secret_of_a_file_s_key_waits_until_the_file_drops_it() {
     office.directory.set_file_objects(file.clone(), now).expect("reloaded");
     let name = |office: &Office| office.entry(secret).map(|it| it.grant.key_name.to_string());
     assert_eq!(name(&office).as_deref(), Some("filed"));
-    assert_eq!(name(&office.reopened(file)).as_deref(), Some("filed"));
+    let again = office.reopened(file);
+    assert_eq!(name(&again).as_deref(), Some("filed"));
+    for office in [&office, &again] {
+        let told = office.directory.shadowed().expect("told");
+        assert!(told.len() == 1 && told[0].contains("the key `stored` (key_"), "{told:?}");
+    }
     let other = json!({"name": "third", "secret": secret});
     assert_eq!(office.refused(Keys, Verb::Create, "", other).code, "secret_taken");
     office.directory.set_file_objects(default_file(), now).expect("reloaded");
     assert_eq!(name(&office).as_deref(), Some("stored"));
+    assert_eq!(office.directory.shadowed().expect("told"), [""; 0]);
+    let made = office.create(Projects, json!({"name": "search"}));
+    let mut file = default_file();
+    file.projects.push(FileProject { name: "search".to_owned(), ..file.projects[0].clone() });
+    office.directory.set_file_objects(file, now).expect("reloaded");
+    let told = office.directory.shadowed().expect("told");
+    assert!(told.len() == 1 && told[0].contains(text(&made, "id")), "{told:?}");
+}
+
+/// The file's objects have no id but their name, which a stored key of another project may have too.
+#[test]
+fn a_name_that_the_file_has_too_is_not_taken_for_the_file_s() {
+    let mut file = default_file();
+    let search = FileProject { name: "search".to_owned(), ..file.projects[0].clone() };
+    file.projects.push(search);
+    let (secret, mut grant) = file_key("in-the-file", "chat");
+    grant.project = "search".into();
+    file.keys = vec![(secret, grant)];
+    let office = Office::with(file, objects::open(None).expect("a store"));
+    let made = office.create(Keys, json!({"name": "chat"}));
+    let id = text(&made, "id");
+    let at = |verb, project: Option<&str>, id: &str| {
+        let query: Vec<_> = project.map(|project| ("project", project)).into_iter().collect();
+        office.perform(&owner(), &with_query(call(Keys, verb, id, Value::Null), &query))
+    };
+    let shown = |project| at(Verb::Show, project, "chat").map(|reply| reply.body["id"].clone());
+    assert_eq!(shown(Some("default")).expect("the stored one"), id);
+    assert_eq!(shown(Some("search")).expect("the file's"), "chat");
+    let refusal = shown(None).expect_err("either may be meant");
+    assert_eq!((refusal.status, refusal.code), (409, "ambiguous"));
+    assert_eq!(
+        refusal.message,
+        format!(
+            "`chat` fits more than one key: `{id}` in the project `default`, `chat` of the \
+             configuration file in the project `search`; use the id, or say in which project: --in \
+             NAME, or ?project=NAME"
+        )
+    );
+    assert_eq!(at(Verb::Block, None, "chat").expect_err("the same").code, "ambiguous");
+    let refusal = at(Verb::Show, Some("search"), id).expect_err("it is in another project");
+    assert_eq!(refusal.message, format!("there is no key `{id}` in the project `search`"));
+    at(Verb::Block, Some("default"), "chat").expect("the stored one is blocked");
+    at(Verb::Unblock, None, id).expect("an id is enough");
+
+    let id_of = |name, project| office.directory.id_of(&owner(), ObjectKind::Key, name, project);
+    assert_eq!(id_of("chat", Some("default")), Ok(Some(id.to_owned())));
+    assert_eq!(id_of("chat", Some("search")), Ok(Some("chat".to_owned())));
+    assert_eq!(id_of("none", None), Ok(None));
+    assert_eq!(id_of("chat", None).expect_err("either").code, "ambiguous");
 }
 
 #[test]
