@@ -52,7 +52,7 @@ impl Reports {
     pub(super) fn usage(&self, caller: &Caller, query: &Parameters) -> Result<Value, Refusal> {
         let mut filter = self.filter(caller, query)?;
         confine(&mut filter, caller)?;
-        self.sums(filter, query)
+        self.sums(filter, query).map(|report| seen_by(caller, report))
     }
 
     /// Sums of the usage of one key.
@@ -75,7 +75,9 @@ impl Reports {
             }
         }
         let filter = Filter { key: Some(key.to_owned()), ..Filter::default() };
-        self.sums(filter, query)
+        let mut report = self.sums(filter, query)?;
+        without_costs(&mut report);
+        Ok(report)
     }
 
     fn sums(&self, filter: Filter, query: &Parameters) -> Result<Value, Refusal> {
@@ -151,7 +153,8 @@ impl Reports {
             if data.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         let next = next.map_err(|error| fault(&error))?;
-        Ok(json!({ "data": data, "next_cursor": next.map(|cursor| cursor.to_string()) }))
+        let page = json!({ "data": data, "next_cursor": next.map(|cursor| cursor.to_string()) });
+        Ok(seen_by(caller, page))
     }
 
     /// One record.
@@ -172,7 +175,7 @@ impl Reports {
         if !filter.matches(&record.open) {
             return Err(missing());
         }
-        Ok(self.record(&record))
+        Ok(seen_by(caller, self.record(&record)))
     }
 
     fn record(&self, record: &StoredRecord<'_>) -> Value {
@@ -254,6 +257,28 @@ impl Reports {
         }
         self.names.name_of(kind, id).unwrap_or_else(|| id.to_owned())
     }
+}
+
+/// Takes out what upstreams charge: beside the charge it would tell the owner's margin.
+fn without_costs(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for hidden in ["cost", "price_version", "fx_rate"] {
+                map.remove(hidden);
+            }
+            map.values_mut().for_each(without_costs);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_costs),
+        _ => {}
+    }
+}
+
+/// What a caller may see of a report.
+fn seen_by(caller: &Caller, mut report: Value) -> Value {
+    if caller.is_confined() {
+        without_costs(&mut report);
+    }
+    report
 }
 
 /// Narrows a filter to what the caller may see.

@@ -51,15 +51,16 @@ pub(super) fn may_ask(caller: &Caller, kind: ObjectKind, verb: Verb) -> Result<(
         };
         return if hidden { deny(format!("{things} are not shown to you")) } else { Ok(()) };
     }
-    let on_keys = matches!(verb, Verb::Block | Verb::Unblock);
+    // Whoever blocks a party as a whole must not see it undone by that party.
+    let blocks = verb == Verb::Block;
     let allowed = match (caller.role, kind) {
         (Role::Owner, _) => true,
         (Role::Viewer, _) => return deny("a viewer reads and changes nothing".to_owned()),
         (_, ObjectKind::Price | ObjectKind::Rate) => false,
-        (Role::Admin, ObjectKind::Account) => verb == Verb::Update || on_keys,
+        (Role::Admin, ObjectKind::Account) => verb == Verb::Update || blocks,
         (Role::Admin, _) => true,
         (Role::Manager, ObjectKind::Key) => true,
-        (Role::Manager, ObjectKind::Project) => verb == Verb::Update || on_keys,
+        (Role::Manager, ObjectKind::Project) => verb == Verb::Update || blocks,
         (Role::Manager, _) => false,
     };
     let what = verb.name();

@@ -10,6 +10,7 @@ mod budgets;
 mod cancel;
 mod classes;
 mod commands;
+mod corners;
 mod crash;
 mod drain;
 mod ending;

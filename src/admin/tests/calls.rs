@@ -304,10 +304,10 @@ fn roles_reach_as_far_as_they_should() {
     // Owner's token, principals: owner, admin of an account, manager, viewer, viewer of an account.
     let tokens = [TOKEN, "owner", "admin@acme", "manager@acme", "viewer", "viewer@acme"];
     for (method, path, want) in [
-        ("GET", "status", [200, 200, 200, 200, 200, 200]),
-        ("GET", "routes", [200, 200, 200, 200, 200, 200]),
+        ("GET", "status", [200, 200, 403, 403, 200, 403]),
+        ("GET", "routes", [200, 200, 403, 403, 200, 403]),
         ("GET", "openapi.json", [200, 200, 200, 200, 200, 200]),
-        ("GET", "config", [200, 200, 200, 403, 403, 403]),
+        ("GET", "config", [200, 200, 403, 403, 403, 403]),
         ("POST", "reload", [200, 200, 403, 403, 403, 403]),
         ("GET", "usage", [200, 200, 200, 200, 200, 200]),
         ("GET", "requests", [200, 200, 200, 200, 200, 200]),
