@@ -207,7 +207,9 @@ fn problem_text(problem: &Value) -> String {
         (Some(line), Some(column)) => format!("{line}:{column}: "),
         _ => String::new(),
     };
-    format!("{place}{}", problem["message"].as_str().unwrap_or(""))
+    // Of an included file; the places of the main one need no name.
+    let file = problem["file"].as_str().map(|file| format!("{file}:")).unwrap_or_default();
+    format!("{file}{place}{}", problem["message"].as_str().unwrap_or(""))
 }
 
 pub(crate) fn reload(args: &RemoteArgs) -> Result<(), Failure> {
@@ -222,6 +224,9 @@ pub(crate) fn reload(args: &RemoteArgs) -> Result<(), Failure> {
     }
     for what in answer["needs_restart"].as_array().into_iter().flatten() {
         print(&format!("  {} takes effect only after a restart\n", text(what)));
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", text(warning));
     }
     Ok(())
 }
